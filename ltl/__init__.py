@@ -1,0 +1,1 @@
+"""ltl, the Lottery Ticket Lab."""

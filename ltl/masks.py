@@ -1,0 +1,78 @@
+"""Masks m ∈ {0,1}: which weights are prunable, how many are kept, and how masks are packed, hashed and shuffled."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
+Masks = dict[str, Tensor]
+
+_PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def prunable(network: nn.Module) -> list[str]:
+    """Return the names of the prunable weights, in order of definition: `weight` of linear and convolution modules."""
+    return [
+        f"{name}.weight" if name else "weight"
+        for name, module in network.named_modules()
+        if isinstance(module, _PRUNABLE)
+    ]
+
+
+def dense(weights: Tensors) -> Masks:
+    """Return all-ones bool masks of the shapes of `weights`."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+
+def kept(masks: Masks) -> int:
+    """Return the number of weights kept."""
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+def total(masks: Masks) -> int:
+    """Return the number of prunable weights."""
+    return sum(mask.numel() for mask in masks.values())
+
+
+def density(masks: Masks) -> float:
+    """Return the fraction of prunable weights kept."""
+    return kept(masks) / total(masks)
+
+
+def shuffled(masks: Masks, generator: torch.Generator) -> Masks:
+    """Permute each mask within its layer, so that every layer keeps its count (Frankle & Carbin 2019, App. E)."""
+    out = {}
+    for name, mask in masks.items():
+        order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+        out[name] = mask.flatten()[order].view_as(mask)
+    return out
+
+
+def pack(mask: Tensor) -> Tensor:
+    """Return `mask` (bool, any shape) as bits: uint8 of ⌈numel/8⌉ bytes, row-major, first weight in the highest bit."""
+    return torch.from_numpy(np.packbits(mask.flatten().cpu().numpy()))
+
+
+def unpack(bits: Tensor, shape: Iterable[int]) -> Tensor:
+    """Return the bool mask of `shape` that `pack` made `bits` of."""
+    size = torch.Size(shape)
+    flat = np.unpackbits(bits.cpu().numpy(), count=size.numel()).astype(bool)
+    return torch.from_numpy(flat).view(size)
+
+
+def mask_sha256(masks: Masks) -> str:
+    """Return a hash of the masks: names, shapes and bits, in order of name."""
+    return tensors_sha256({name: pack(mask) for name, mask in masks.items()})
+
+
+def tensors_sha256(tensors: Tensors) -> str:
+    """Return a hash of named tensors: names, types, shapes and bytes, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

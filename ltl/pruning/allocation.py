@@ -1,0 +1,143 @@
+"""Allocations: (scores, masks, target) -> masks, who pays for a pruning; counts are exact and ties go by index."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor
+
+from ltl.errors import LtlError
+from ltl.masks import Masks, Tensors, kept, total
+
+
+@dataclass(frozen=True)
+class Target:
+    """How much to prune: a rate of what remains, or a density of the whole (exactly one of the two)."""
+
+    rate: float | None = None
+    density: float | None = None
+
+
+def per_layer(
+    scores: Tensors,
+    masks: Masks,
+    target: Target,
+    *,
+    conv: float,
+    linear: float,
+    output: float,
+    layers: Mapping[str, float],
+    exclude: Sequence[str],
+    allow_empty: bool,
+) -> Masks:
+    """Prune each layer by itself, by the target's rate times the multiple of its kind (Frankle & Carbin 2019, Fig. 2).
+
+    `output` is the last prunable layer; `layers` gives single layers their own multiple. A target density is met by
+    taking the same fraction of what remains from every layer that is not excluded, whatever its multiple.
+    """
+    names = included(masks, exclude, "pruner.allocation.exclude")
+    unknown = sorted(set(layers) - set(masks))
+    if unknown:
+        raise LtlError(f"pruner.allocation.layers names {', '.join(unknown)}; this model has {', '.join(masks)}.")
+    if target.rate is not None:
+        kinds = {name: linear if mask.dim() == 2 else conv for name, mask in masks.items()}
+        kinds[list(masks)[-1]] = output
+        multiples = {**kinds, **layers}
+        removals = {name: floor(target.rate * multiples[name], int(masks[name].sum())) for name in names}
+    else:
+        removals = _apportion(
+            {name: int(masks[name].sum()) for name in names}, _surplus(masks, target.density or 0.0)
+        )
+    return {
+        name: _without_lowest(scores[name], mask, removals[name], name, allow_empty) if name in removals else mask
+        for name, mask in masks.items()
+    }
+
+
+def global_pool(
+    scores: Tensors, masks: Masks, target: Target, *, exclude: Sequence[str], allow_empty: bool
+) -> Masks:
+    """Prune by one threshold over all layers that are not excluded (Frankle & Carbin 2019, §4)."""
+    names = included(masks, exclude, "pruner.allocation.exclude")
+    pool = torch.cat([masks[name].flatten() for name in names])
+    score = torch.cat([scores[name].flatten() for name in names])
+    if target.rate is not None:
+        removal = floor(target.rate, int(pool.sum()))
+    else:
+        removal = _surplus(masks, target.density or 0.0)
+    eligible = pool if allow_empty else pool & ~_last_ones(scores, masks, names)
+    if removal > int(eligible.sum()):
+        raise LtlError(
+            f"pruner.rate: {removal} weights are to go, but only {int(eligible.sum())} can without emptying a layer: "
+            "lower pruner.rounds or pruner.rate, or set pruner.allocation.allow_empty=true."
+        )
+    pool = pool & ~lowest(score, eligible, removal)
+    parts = pool.split([masks[name].numel() for name in names])
+    new = {name: part.view_as(masks[name]) for name, part in zip(names, parts, strict=True)}
+    return {name: new.get(name, mask) for name, mask in masks.items()}
+
+
+def lowest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
+    """Return a bool tensor marking exactly `count` eligible entries of lowest score; ties: the earlier index first."""
+    if count == 0:
+        return torch.zeros_like(eligible)
+    threshold = score[eligible].kthvalue(count).values
+    marked = eligible & (score < threshold)
+    ties = (eligible & (score == threshold)).flatten().nonzero().flatten()
+    marked.view(-1)[ties[: count - int(marked.sum())]] = True
+    return marked
+
+
+def floor(rate: float, count: int) -> int:
+    """Return ⌊rate · count⌋, undisturbed by binary fractions (0.29 · 100 is 29)."""
+    return math.floor(rate * count + 1e-9)
+
+
+def included(masks: Masks, exclude: Sequence[str], key: str) -> list[str]:
+    """Return the names that match no pattern of `exclude`; LtlError if a pattern matches nothing or none is left."""
+    for pattern in exclude:
+        if not any(fnmatch(name, pattern) for name in masks):
+            raise LtlError(f"{key}: {pattern} matches no prunable layer; this model has {', '.join(masks)}.")
+    names = [name for name in masks if not any(fnmatch(name, pattern) for pattern in exclude)]
+    if not names:
+        raise LtlError(f"{key}={list(exclude)} excludes every prunable layer: leave at least one.")
+    return names
+
+
+def _surplus(masks: Masks, density: float) -> int:
+    return max(0, kept(masks) - round(density * total(masks)))
+
+
+def _apportion(counts: Mapping[str, int], removal: int) -> dict[str, int]:
+    whole = sum(counts.values())
+    if removal > whole:
+        raise LtlError(f"pruner.density: {removal} weights are to go, but only {whole} are not excluded.")
+    exact = {name: removal * count / whole for name, count in counts.items()}
+    shares = {name: math.floor(share) for name, share in exact.items()}
+    order = sorted(counts, key=lambda name: shares[name] - exact[name])
+    for name in order[: removal - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def _without_lowest(score: Tensor, mask: Tensor, count: int, name: str, allow_empty: bool) -> Tensor:
+    remaining = int(mask.sum())
+    if count >= remaining and count > 0 and not allow_empty:
+        raise LtlError(
+            f"pruner.rate: {count} of the {remaining} weights left in {name} are to go, which empties the layer: "
+            "lower pruner.rounds or pruner.rate, or set pruner.allocation.allow_empty=true."
+        )
+    return mask & ~lowest(score, mask, count)
+
+
+def _last_ones(scores: Tensors, masks: Masks, names: Sequence[str]) -> Tensor:
+    """Mark in each layer the one survivor of highest score, which no global threshold may take."""
+    marks = []
+    for name in names:
+        mark = torch.zeros_like(masks[name]).flatten()
+        if masks[name].any():
+            mark[scores[name].masked_fill(~masks[name], -torch.inf).argmax()] = True
+        marks.append(mark)
+    return torch.cat(marks)
