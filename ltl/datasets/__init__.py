@@ -1,0 +1,1 @@
+"""Data sets held whole as tensors: readers, validation split, augmentation, loss and metric."""

@@ -1,0 +1,102 @@
+"""A data set held whole as tensors: its splits, its batches by index, its loss and its metric."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ltl.errors import LtlError
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples: inputs (n, *input_shape), float32 and normalised (still bytes while being read); targets (n,) int64."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, indices: Tensor) -> "Split":
+        """Return the examples at `indices` (k,) int64, in that order."""
+        return Split(self.inputs.index_select(0, indices), self.targets.index_select(0, indices))
+
+    def first(self, count: int | None) -> "Split":
+        """Return the first `count` examples, or all of them for None."""
+        return Split(self.inputs[:count], self.targets[:count])
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the examples on `device`."""
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three splits of a classification task; `canonical` says that the files' checksums are the published ones."""
+
+    name: str
+    canonical: bool
+    train: Split
+    validation: Split
+    test: Split
+    input_shape: tuple[int, ...]
+    outputs: int
+    augment: Augment | None
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the data set with all its splits on `device`."""
+        return replace(
+            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+        )
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return the training examples at `indices`, augmented with draws of `generator` if the data set augments.
+
+        Indices (b,) int64 and the generator live on the splits' device; the generator may be None without augmentation.
+        """
+        inputs, targets = self.train.inputs.index_select(0, indices), self.train.targets.index_select(0, indices)
+        if self.augment is None:
+            return inputs, targets
+        if generator is None:
+            raise LtlError("dataset.augment=true needs a generator for each batch, got None: pass a torch.Generator.")
+        return self.augment(inputs, generator), targets
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"] = "mean") -> Tensor:
+        """Return the cross entropy in nats of logits `outputs` (b, classes) against `targets` (b,)."""
+        return F.cross_entropy(outputs, targets, reduction=reduction)
+
+    def metric(self) -> "Metric":
+        """Return a fresh accuracy (fraction of examples whose largest logit is the target's)."""
+        from torchmetrics.classification import MulticlassAccuracy
+
+        # Targets were checked when they were read; checking them again would wait for the device at every update.
+        return MulticlassAccuracy(num_classes=self.outputs, average="micro", validate_args=False)
+
+
+def carve(
+    pool: Split, test: Split, *, validation: int, limit: int | None, generator: torch.Generator
+) -> tuple[Split, Split, Split]:
+    """Return (train, validation, test): `validation` random examples leave the pool, the rest trains in its old order.
+
+    The same generator state gives the same validation examples whatever the limit; `limit` then keeps the first
+    examples of each split. LtlError if either count cannot be met.
+    """
+    if not 1 <= validation < len(pool):
+        raise LtlError(
+            f"dataset.validation={validation} is not possible: it must be at least 1 and leave something of the "
+            f"{len(pool)} training examples, so set it to 1 … {len(pool) - 1}."
+        )
+    if limit is not None and limit < 1:
+        raise LtlError(f"dataset.limit={limit} leaves no examples: use at least 1, or null for all of them.")
+    order = torch.randperm(len(pool), generator=generator)
+    held_out, kept = order[:validation].sort().values, order[validation:].sort().values
+    return pool.select(kept[:limit]), pool.select(held_out[:limit]), test.first(limit)
