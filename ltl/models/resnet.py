@@ -1,0 +1,61 @@
+"""Residual networks for small images: the CIFAR family (ResNet-20 …) and ResNet-18 (He et al. 2016)."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ltl.models.images import image_shape
+
+
+class ResNet(nn.Sequential):
+    """A 3x3 stem, stages of residual blocks, global average pooling and one linear layer, with BatchNorm and ReLU.
+
+    Inputs (n, channels, height, width), outputs (n, outputs). `blocks` are the residual blocks of each stage; the first
+    stage has `width` channels, every later one halves the image and doubles them. Shortcuts that change the shape are
+    1x1 convolutions with BatchNorm, as in Frankle & Carbin (2019), not the parameter-free ones of He et al. (2016).
+    """
+
+    def __init__(self, *, input_shape: Sequence[int], outputs: int, blocks: Sequence[int], width: int) -> None:
+        super().__init__()
+        # A 3x3 convolution with stride 2 rounds up: even one pixel survives, so the size of the images is no limit.
+        channels, _, _ = image_shape(input_shape, model=f"ResNet-{2 * sum(blocks) + 2}", halvings=0)
+        self.add_module("stem", _convolution(channels, width, kernel=3, stride=1))
+        self.add_module("stem_relu", nn.ReLU())
+        channels = width
+        for stage, count in enumerate(blocks):
+            stage_channels = width * 2**stage
+            residuals = nn.Sequential()
+            for number in range(count):
+                stride = 2 if stage > 0 and number == 0 else 1
+                residuals.append(_Residual(channels, stage_channels, stride=stride))
+                channels = stage_channels
+            self.add_module(f"stage{stage + 1}", residuals)
+        self.add_module("pool", nn.AdaptiveAvgPool2d(1))
+        self.add_module("flatten", nn.Flatten())
+        self.add_module("output", nn.Linear(channels, outputs))
+
+
+class _Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__()
+        self.first = _convolution(inputs, outputs, kernel=3, stride=stride)
+        self.first_relu = nn.ReLU()
+        self.second = _convolution(outputs, outputs, kernel=3, stride=1)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, kernel=1, stride=stride)
+        self.relu = nn.ReLU()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        residual = self.second(self.first_relu(self.first(inputs)))
+        outputs: Tensor = self.relu(residual + self.shortcut(inputs))
+        return outputs
+
+
+def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+            norm=nn.BatchNorm2d(outputs),
+        )
+    )

@@ -1,0 +1,211 @@
+"""Models: published parameter counts, shapes on every image size, one-line errors, and configs that fit the classes."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ltl.errors import LtlError
+from ltl.lengths import parse
+from ltl.masks import Tensors, dense, prunable
+from ltl.models.dropout import Dropout
+from ltl.models.lenet import LeNet
+from ltl.pruning.allocation import included
+
+CONF = Path(__file__).parents[1] / "conf"
+DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+# Parameters and prunable weights with 10 outputs: LeNet on MNIST, the others on CIFAR-10. From Frankle & Carbin (2019,
+# Fig. 2) for Conv-2/4/6 in full (Conv-6 as recomputed), open_lth for ResNet-20 and VGG-16, He et al. (2016, Table 6)
+# rounded for the other ResNets, kuangliu/pytorch-cifar for ResNet-18.
+COUNTS = {
+    "lenet_300_100": (266_610, 266_200),
+    "conv2": (4_301_642, 4_300_992),
+    "conv4": (2_425_930, 2_425_024),
+    "conv6": (2_262_602, 2_261_184),
+    "resnet18": (11_173_962, 11_164_352),
+    "resnet20": (272_474, 270_896),
+    "vgg16": (14_728_266, 14_715_584),
+}
+ROUNDED = {"resnet32": 0.46e6, "resnet44": 0.66e6, "resnet56": 0.85e6, "resnet110": 1.7e6, "vgg19": 20.0e6}
+
+
+def config(name: str) -> DictConfig:
+    loaded = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    assert isinstance(loaded, DictConfig)
+    return loaded
+
+
+def build(name: str, input_shape: tuple[int, ...], outputs: int = 10, **overrides: Any) -> nn.Module:
+    settings = {key: value for key, value in config(name).model.items() if key != "name"}
+    network = hydra.utils.instantiate(settings | overrides)(input_shape=input_shape, outputs=outputs)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def counts(network: nn.Module) -> tuple[int, int]:
+    weights = [network.get_parameter(name) for name in prunable(network)]
+    return sum(p.numel() for p in network.parameters()), sum(w.numel() for w in weights)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_parameter_counts(name: str) -> None:
+    with torch.device("meta"):
+        assert counts(build(name, MNIST if name.startswith("lenet") else CIFAR)) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_published_rounded_parameter_counts(name: str) -> None:
+    with torch.device("meta"):
+        assert counts(build(name, CIFAR))[0] == pytest.approx(ROUNDED[name], rel=0.02)
+
+
+def test_published_counts_of_convolution_weights() -> None:
+    for name, convolutions in {"conv2": 38_592, "conv4": 259_776, "conv6": 1_144_512}.items():
+        with torch.device("meta"):
+            network = build(name, CIFAR)
+        weights = [module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d)]
+        assert sum(weights) == convolutions
+
+
+def test_shortcuts_of_resnet20_are_the_papers_2560_weights() -> None:
+    network = build("resnet20", CIFAR)
+    shortcuts = [network.get_parameter(name).numel() for name in prunable(network) if ".shortcut." in name]
+    assert sorted(shortcuts) == [512, 2048]
+
+
+@pytest.mark.parametrize("shape", [DIGITS, MNIST, CIFAR, (3, 17, 24)])
+@pytest.mark.parametrize("name", MODELS)
+def test_models_fit_the_dataset_or_say_so_in_one_line(name: str, shape: tuple[int, ...]) -> None:
+    too_small = shape == DIGITS and (name == "conv8" or name.startswith("vgg"))
+    if too_small:
+        label = name.replace("vgg", "VGG-").replace("conv", "Conv-")
+        with pytest.raises(LtlError, match=rf"model: {label} .* 16x16 pixels or more, .* 8x8: .*") as error:
+            build(name, shape)
+        assert "\n" not in str(error.value)
+        return
+    with torch.device("meta"):
+        network = build(name, shape, outputs=7)
+        assert network(torch.empty(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["conv2", "resnet20", "vgg11"])
+def test_networks_for_images_refuse_other_inputs(name: str) -> None:
+    with pytest.raises(LtlError, match=r"needs images .* \(40,\)"):
+        build(name, (40,))
+
+
+def test_widths_and_inputs_of_lenet_are_free() -> None:
+    network = LeNet(input_shape=(40,), outputs=3, widths=[7], dropout=0.0)
+    assert {name: tuple(p.shape) for name, p in network.named_parameters() if p.dim() == 2} == {
+        "fc1.weight": (7, 40),
+        "output.weight": (3, 7),
+    }
+    assert prunable(LeNet(input_shape=(40,), outputs=3, widths=[], dropout=0.0)) == ["output.weight"]
+
+
+def test_width_of_resnets_is_free() -> None:
+    network = build("resnet14", CIFAR, width=4)
+    assert network.get_parameter("output.weight").shape == (10, 16)
+
+
+def test_residual_is_the_sum_of_branch_and_shortcut() -> None:
+    network = build("resnet14", CIFAR, width=4).eval()
+    for stage, first in (("stage1", 0), ("stage2", 0)):
+        block = network.get_submodule(f"{stage}.{first}")
+        inputs = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        for weight in block.get_submodule("second").parameters():
+            weight.data.zero_()
+        expected = block.get_submodule("shortcut")(inputs).relu()
+        assert expected.shape[1:] == ((4, 8, 8) if stage == "stage1" else (8, 4, 4))
+        assert torch.equal(block(inputs), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_output_is_the_last_layer(name: str) -> None:
+    with torch.device("meta"):
+        network = build(name, CIFAR)
+    assert prunable(network)[-1] == "output.weight"
+    assert list(network.named_modules())[-1][0] == "output"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recipes_are_whole_and_fit_their_model(name: str) -> None:
+    recipe = config(name)
+    assert recipe.model.name == name
+    for key in ("length", "eval_every"):
+        assert parse(recipe[key], key).value > 0
+    assert recipe.recipe.rates.keys() == {"conv", "linear", "output"}
+    milestones = [parse(text, "recipe.milestones").value for text in recipe.recipe.milestones]
+    assert milestones == sorted(milestones)
+    deep = name.startswith(("resnet", "vgg"))
+    assert deep == (recipe.rewinding_note is not None)
+    if deep:
+        assert "pruner=imp_late" in recipe.rewinding_note
+        with torch.device("meta"):
+            network = build(name, CIFAR)
+        weights: Tensors = {weight: network.get_parameter(weight) for weight in prunable(network)}
+        excluded = set(weights) - set(included(dense(weights), recipe.pruner.allocation.exclude, "exclude"))
+        assert excluded == {weight for weight in weights if weight == "output.weight" or ".shortcut." in weight}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_optimizers_build_and_step(name: str) -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = hydra.utils.instantiate(OmegaConf.load(CONF / "optimizer" / f"{name}.yaml"))([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    assert (parameter < 1).all()
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "initialiser").glob("*.yaml")), ids=lambda path: path.stem)
+def test_initialisers_build_and_draw(path: Path) -> None:
+    weight = torch.zeros(4, 3)
+    hydra.utils.instantiate(OmegaConf.load(path))(weight, generator=torch.Generator().manual_seed(0))
+    assert (weight != 0).all()
+
+
+@pytest.mark.parametrize("name", ["constant", "milestones", "cosine"])
+def test_lr_schedules_build(name: str) -> None:
+    settings = OmegaConf.load(CONF / "lr_schedule" / f"{name}.yaml")
+    whole = OmegaConf.create({"recipe": config("resnet20").recipe, "lr_schedule": settings})
+    schedule = hydra.utils.instantiate(whole.lr_schedule)(
+        length=30_000, steps=lambda text: parse(text, "lr_schedule").steps(examples=45_000, batch=128)
+    )
+    assert schedule(0) == 1
+    assert schedule(26_000) == pytest.approx({"constant": 1, "milestones": 0.01, "cosine": 0.0432}[name], abs=1e-3)
+
+
+def test_dropout_drops_the_given_fraction_from_its_own_stream() -> None:
+    layer = Dropout(0.25)
+    inputs = torch.ones(100, 200)
+    before = torch.get_rng_state()
+    layer.generator = torch.Generator().manual_seed(1)
+    first = layer(inputs)
+    layer.generator = torch.Generator().manual_seed(1)
+    assert torch.equal(first, layer(inputs))
+    assert not torch.equal(first, layer(inputs))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (first == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert first[first > 0].unique(sorted=True).tolist() == pytest.approx([4 / 3])
+    assert torch.equal(layer.eval()(inputs), inputs)
+
+
+def test_dropout_without_a_stream_trains_nothing() -> None:
+    with pytest.raises(LtlError, match="set the Dropout module's `generator`"):
+        Dropout(0.5)(torch.ones(3))
+    with pytest.raises(LtlError, match=r"model\.dropout .* got 1"):
+        Dropout(1.0)
+
+
+@pytest.mark.parametrize("name", ["lenet_300_100", "conv2"])
+def test_dropout_follows_every_hidden_linear_layer(name: str) -> None:
+    network = build(name, CIFAR, dropout=0.5)
+    kinds = [type(module) for module in network.children()]
+    assert kinds[-7:] == [nn.Linear, nn.ReLU, Dropout, nn.Linear, nn.ReLU, Dropout, nn.Linear]
+    assert not any(isinstance(module, Dropout) for module in build(name, CIFAR).modules())
