@@ -1,0 +1,1 @@
+"""The report: reads run folders and knows nothing of training."""

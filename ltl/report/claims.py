@@ -1,0 +1,90 @@
+"""The claim of an experiment, read from the run's config, and whether the run is a test of it at all."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ltl.errors import LtlError
+from ltl.report.comparison import Comparison, Published, compare_figure
+from ltl.report.load import RoundRow, Run
+from ltl.report.quantities import AT_ROUND, ONSET, REACH, UNITS
+from ltl.report.verdict import too_small
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, what would speak against it, and the settings without which a run is no test of it."""
+
+    sentence: str
+    source: str
+    against: str
+    setting: Mapping[str, Any]
+    published: Sequence[Published]
+
+
+def claim_of(run: Run) -> Claim | None:
+    """Return the claim that the run's config carries, or None; LtlError names what is wrong with it."""
+    content = run.setting("claim")
+    if not content:
+        return None
+    try:
+        figures = [_published(entry, f"claim.published[{i}]") for i, entry in enumerate(content["published"])]
+        return Claim(content["sentence"], content["source"], content["against"], dict(content["setting"]), figures)
+    except (KeyError, TypeError) as error:
+        raise LtlError(f"claim: {error} is missing or not of its kind; see docs/verdicts.md for its keys.") from None
+
+
+def _published(entry: Mapping[str, Any], key: str) -> Published:
+    quantity, unit = entry["quantity"], entry["unit"]
+    known = [*AT_ROUND, *REACH, *ONSET]
+    if quantity not in known:
+        raise LtlError(f"{key}.quantity={quantity} is unknown: choose one of {', '.join(known)}.")
+    if unit not in UNITS:
+        raise LtlError(f"{key}.unit={unit} is unknown: choose one of {', '.join(UNITS)}.")
+    return Published(
+        quantity,
+        entry.get("arm", "ticket"),
+        entry.get("density"),
+        float(entry["value"]),
+        unit,
+        entry.get("tolerance"),
+        entry.get("margin"),
+        entry["source"],
+    )
+
+
+def not_comparable(run: Run, claim: Claim) -> str | None:
+    """Return in what the run differs from the published setting, or None: then its figures can be compared."""
+    differences = []
+    if run.status.get("dataset", {}).get("canonical") is not True:
+        differences.append("data: not the canonical files")
+    for key, published in claim.setting.items():
+        given = run.setting(key)
+        if not _same(given, published):
+            differences.append(f"{key}: {_shown(given)}, published with {_shown(published)}")
+    return "; ".join(differences) or None
+
+
+def _same(given: Any, published: Any) -> bool:
+    if isinstance(given, list) and isinstance(published, list):
+        return len(given) == len(published) and all(map(_same, given, published))
+    numbers = [value for value in (given, published) if isinstance(value, int | float) and not isinstance(value, bool)]
+    return math.isclose(*numbers, rel_tol=1e-9) if len(numbers) == 2 else bool(given == published)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
+def compare(runs: Sequence[Run], rows: Sequence[RoundRow], claim: Claim, *, margin: float) -> list[Comparison]:
+    """Judge every published figure of `claim` by the rows of `runs`, which are one study."""
+    sizes = [run.status.get("dataset", {}).get("test") for run in runs]
+    small = next((reason for size in sizes if (reason := too_small(size))), None)
+    hindrance = next((reason for run in runs if (reason := not_comparable(run, claim))), None)
+    compared = [compare_figure(rows, published, margin=margin) for published in claim.published]
+    if small:
+        return [replace(each, word="no verdict", reason=small.removeprefix("no verdict: ")) for each in compared]
+    if hindrance:
+        return [replace(each, word="not comparable", reason=hindrance) for each in compared]
+    return compared

@@ -1,0 +1,225 @@
+"""One published figure against the measured one: reproduced, direction only, not reproduced, or why not judged."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+from ltl.report.load import RoundRow
+from ltl.report.quantities import AT_ROUND, ONSET, UNITS, Quantity, below_dense
+from ltl.report.statistics import (
+    FEWEST_TRIALS,
+    Interval,
+    density_at,
+    early_stop_accuracy,
+    end_accuracy,
+    rounds_of,
+    two_sided,
+)
+from ltl.report.verdict import all_matching, differences
+
+Word = Literal[
+    "reproduced",
+    "direction only",
+    "not reproduced",
+    "undecided",
+    "not comparable",
+    "not judged",
+    "not measured",
+    "no verdict",
+]
+
+ACCURACY_TOLERANCE = 0.005
+SPEED_TOLERANCE = 1.25
+ONSET_TOLERANCE = 1.25
+SAME_DENSITY = 1.1
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure; `value` is in `unit` (pp, percent or times), `density` a fraction or None."""
+
+    quantity: str
+    arm: str
+    density: float | None
+    value: float
+    unit: str
+    tolerance: float | None
+    margin: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published figure beside the measured one; `measured` is in the unit of the published figure."""
+
+    published: Published
+    density: float | None
+    measured: Interval | None
+    word: Word
+    reason: str
+    selected_on_test: bool = False
+
+    def words(self) -> str:
+        """Return the verdict with the reason that belongs to it."""
+        return f"{self.word} ({self.reason})" if self.reason else self.word
+
+
+def compare_figure(rows: Sequence[RoundRow], published: Published, *, margin: float) -> Comparison:
+    """Judge one published figure by the rows of a comparable run; `margin` (a fraction) is that of matching."""
+    if published.quantity in AT_ROUND:
+        return _compare_at_round(rows, published, AT_ROUND[published.quantity])
+    if published.quantity in ONSET:
+        return _compare_onset(rows, published, ONSET[published.quantity][0])
+    return _compare_reach(rows, published, margin)
+
+
+def _nearest_round(rows: Sequence[RoundRow], arm: str, density: float) -> int | None:
+    rounds = [round for round in rounds_of(rows, arm) if density_at(rows, round, arm) > 0]
+    if not rounds:
+        return None
+    nearest = min(rounds, key=lambda round: abs(math.log(density_at(rows, round, arm) / density)))
+    # 1e-9: a density that is exactly 10% off counts as the same.
+    return nearest if abs(density_at(rows, nearest, arm) / density - 1) <= SAME_DENSITY - 1 + 1e-9 else None
+
+
+def _compare_at_round(rows: Sequence[RoundRow], published: Published, quantity: Quantity) -> Comparison:
+    selected = quantity.selected_on_test or published.density is None
+    round = (
+        _highest_round(rows, published.arm, quantity)
+        if published.density is None
+        else _nearest_round(rows, published.arm, published.density)
+    )
+    if round is None:
+        return Comparison(published, None, None, "not measured", "no row at this density", selected)
+    density = density_at(rows, round, published.arm)
+    values = list(quantity.values(rows, published.arm, round).values())
+    show, scale = _scales(published, quantity)
+    measured = two_sided(values)
+    shown = measured.map(show) if values else None
+    arms = {"ticket", published.arm} | ({"reinit"} if published.quantity.endswith("over_reinit") else set())
+    trials = {row.unit for row in rows if row.arm in arms and row.round == round}
+    censored = {row.unit for row in rows if row.arm in arms and row.round in (0, round) and row.early_stop_censored}
+    if quantity.kind == "speed" and censored:
+        reason = f"early stop censored in {len(censored & trials)} of {len(trials)} trials"
+        return Comparison(published, density, shown, "not judged", reason, selected)
+    if measured.n == 0:
+        return Comparison(published, density, None, "not measured", "no pairs of rows at this density", selected)
+    if measured.n < FEWEST_TRIALS:
+        return Comparison(published, density, shown, "not judged", f"n = {measured.n}", selected)
+    center = scale(published.value)
+    if quantity.kind == "speed":
+        half = math.log(published.tolerance or SPEED_TOLERANCE)
+    else:
+        half = published.tolerance * 0.01 if published.tolerance is not None else ACCURACY_TOLERANCE
+    word = judge(measured, center, half, signed=quantity.kind != "level")
+    return Comparison(published, density, shown, word, "", selected)
+
+
+def _highest_round(rows: Sequence[RoundRow], arm: str, quantity: Quantity) -> int | None:
+    means = {round: two_sided(list(quantity.values(rows, arm, round).values())).mean for round in rounds_of(rows, arm)}
+    rounds = [round for round in means if round > 0 and not math.isnan(means[round])]
+    return max(rounds, key=means.__getitem__, default=None)
+
+
+def _scales(published: Published, quantity: Quantity) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """Return the functions from the measured scale to the published unit and back."""
+    unit = UNITS[published.unit]
+    if published.quantity == "early_stop_earlier":
+        return lambda log_ratio: (1 - _exp(-log_ratio)) / unit, lambda value: -math.log(1 - value * unit)
+    if quantity.kind == "speed":
+        return lambda log_ratio: _exp(log_ratio) / unit, lambda value: math.log(value * unit)
+    return lambda fraction: fraction / unit, lambda value: value * unit
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def judge(measured: Interval, center: float, half: float, *, signed: bool) -> Word:
+    """Judge a two-sided interval against a published value ± half; `signed`: the value's sign is itself a finding."""
+    inside = center - half <= measured.low and measured.high <= center + half
+    same_sign = measured.low > 0 if center > 0 else measured.high < 0
+    if inside and (same_sign or not signed):
+        return "reproduced"
+    if signed and same_sign:
+        return "direction only"
+    outside = measured.high < center - half or measured.low > center + half
+    wrong_sign = signed and (measured.high < 0 if center > 0 else measured.low > 0)
+    return "not reproduced" if outside or wrong_sign else "undecided"
+
+
+def _compare_onset(rows: Sequence[RoundRow], published: Published, arm: str) -> Comparison:
+    onsets, bounded = below_dense(rows, arm)
+    measured = two_sided(list(onsets.values()))
+    unit = UNITS[published.unit]
+    shown = measured.map(lambda log_density: _exp(log_density) / unit) if onsets else None
+    if not onsets:
+        return Comparison(published, None, None, "not measured", f"no rows of arm {arm}")
+    if measured.n < FEWEST_TRIALS:
+        return Comparison(published, None, shown, "not judged", f"n = {measured.n}")
+    word = judge(
+        measured, math.log(published.value * unit), math.log(published.tolerance or ONSET_TOLERANCE), signed=False
+    )
+    if bounded and word == "reproduced":
+        return Comparison(published, None, shown, "undecided", f"not below dense in the last round in {bounded} trials")
+    return Comparison(published, None, shown, word, "")
+
+
+@dataclass(frozen=True)
+class _Rung:
+    """One round on the way down: does it reach the dense network, and if not, has it been shown to fail?"""
+
+    density: float
+    n: int
+    reaches: bool
+    fails: bool
+    words: str
+
+
+def _rungs(rows: Sequence[RoundRow], quantity: str, margin: float) -> list[_Rung]:
+    if quantity == "matching_density":
+        return [
+            _Rung(
+                match.density, match.accuracy.n, match.word == "matching", match.word == "not matching", match.words()
+            )
+            for match in all_matching(rows, margin=margin)
+        ]
+    measure = early_stop_accuracy if quantity == "accuracy_density" else end_accuracy
+    rungs = []
+    for round in rounds_of(rows):
+        if round > 0:
+            gain = differences(rows, round, measure)[0]
+            judged = gain.n >= FEWEST_TRIALS
+            reaches, fails = judged and gain.low > -margin, judged and gain.high < -margin
+            rungs.append(_Rung(density_at(rows, round), gain.n, reaches, fails, "interval across the margin"))
+    return rungs
+
+
+def _compare_reach(rows: Sequence[RoundRow], published: Published, margin: float) -> Comparison:
+    """A claim that tickets exist: a procedure that finds them supports it, one that finds none does not refute it."""
+    unit = UNITS[published.unit]
+    rungs = _rungs(rows, published.quantity, margin if published.margin is None else published.margin)
+    reached = list(takewhile(lambda rung: rung.reaches, rungs))
+    density = reached[-1].density if reached else None
+    shown = None if density is None else Interval(density / unit, density / unit, density / unit, reached[-1].n)
+    word, reason = _reach_word(rungs, len(reached), published.value * unit * (published.tolerance or SAME_DENSITY))
+    return Comparison(published, density, shown, word, reason)
+
+
+def _reach_word(rungs: Sequence[_Rung], reached: int, bound: float) -> tuple[Word, str]:
+    if not rungs:
+        return "not measured", "no round beside dense"
+    if reached and rungs[reached - 1].density <= bound:
+        return "reproduced", ""
+    if reached == len(rungs):
+        return "not measured", f"the rounds end at {100 * rungs[-1].density:.3g}%"
+    broken = rungs[reached]
+    if broken.n < FEWEST_TRIALS:
+        return "not judged", f"n = {broken.n}"
+    if not broken.fails:
+        return "undecided", f"{broken.words} at {100 * broken.density:.3g}%"
+    if reached:
+        return "direction only", "tickets, but none as sparse"
+    return "undecided", "no ticket found here, which does not refute that one exists"

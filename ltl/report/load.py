@@ -1,0 +1,182 @@
+"""Run folders in, typed rows out: what the rest of the report is computed from."""
+
+import glob
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ltl.errors import LtlError
+from ltl.results import read_status, read_table
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One training of one arm, a row of rounds.csv; accuracies are fractions, None is "not measured"."""
+
+    trial: int
+    arm: str
+    draw: int
+    round: int
+    density: float
+    weights_left: int | None
+    effective_density: float | None
+    train_accuracy: float | None
+    train_loss: float | None
+    val_accuracy: float | None
+    val_loss: float | None
+    test_accuracy: float | None
+    test_loss: float | None
+    early_stop_step: float | None
+    early_stop_censored: bool
+    early_stop_test_accuracy: float | None
+    best_test_accuracy: float | None
+    steps: float | None
+    total_steps: float | None
+    seconds: float | None
+    eval_seconds: float | None
+    init_sha256: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer after one training, a row of layers.csv."""
+
+    trial: int
+    arm: str
+    draw: int
+    round: int
+    layer: str
+    weights: int
+    kept: int
+    density: float
+    effective_density: float | None
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One evaluation, a row of metrics.csv; `step` counts optimiser steps within the round."""
+
+    trial: int
+    arm: str
+    draw: int
+    round: int
+    step: float
+    val_accuracy: float | None
+    val_loss: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder: its config, its status and its rows."""
+
+    folder: Path
+    config: DictConfig
+    status: Mapping[str, Any]
+    rows: list[RoundRow]
+    layers: list[LayerRow]
+    metrics: list[MetricRow]
+
+    def setting(self, key: str) -> Any:
+        """Return the value of a dotted config key as plain Python; None if absent or not resolvable here."""
+        try:
+            value = OmegaConf.select(self.config, key)
+        except OmegaConfBaseException:
+            return None
+        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+TableRow = TypeVar("TableRow", RoundRow, LayerRow, MetricRow)
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Return the run folders that `paths` name: run folders, folders that hold some, or globs; LtlError if none."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path.expanduser()))]  # noqa: PTH207
+        here = [run for match in matches for run in _runs_below(match)]
+        if not here:
+            reason = "nothing of that name exists" if not matches else "no folder in it has a status.json"
+            raise LtlError(f"{path} holds no run: {reason}; give a run folder, a multirun folder or a glob of them.")
+        found.update(dict.fromkeys(sorted(here, key=_natural)))
+    return list(found)
+
+
+def load(folder: Path) -> Run:
+    """Read one run folder; LtlError if a file of it is missing or cut off."""
+    status = read_status(folder)
+    config = _config(folder)
+    seed = OmegaConf.select(config, "seed")
+    first = seed if isinstance(seed, int) else 0
+    rows = _with_units([_shifted(row, first) for row in _rows(folder / "rounds.csv", RoundRow)])
+    layers = [_shifted(row, first) for row in _rows(folder / "layers.csv", LayerRow)]
+    metrics = [_shifted(row, first) for row in _rows(folder / "metrics.csv", MetricRow)]
+    return Run(folder, config, status, rows, layers, metrics)
+
+
+def _runs_below(path: Path) -> list[Path]:
+    if (path / "status.json").exists():
+        return [path]
+    return [status.parent for status in path.rglob("status.json")] if path.is_dir() else []
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key under which job 10 comes after job 9."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _config(folder: Path) -> DictConfig:
+    path = folder / ".hydra" / "config.yaml"
+    if not path.exists():
+        raise LtlError(f"{folder} is not a whole run folder: it has no .hydra/config.yaml.")
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:  # PyYAML raises several unrelated types
+        raise LtlError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}.") from None
+    if not isinstance(config, DictConfig):
+        raise LtlError(f"{path} is not the config of a run: it holds no keys.")
+    return config
+
+
+def _rows(path: Path, kind: type[TableRow]) -> list[TableRow]:
+    columns = [field for field in fields(kind) if field.name != "unit"]
+    rows = []
+    for number, cells in enumerate(read_table(path), start=2):
+        try:
+            rows.append(kind(**{field.name: _cell(cells[field.name], str(field.type)) for field in columns}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LtlError(f"{path} line {number} is not a row of it ({error}): altered or cut off.") from None
+    return rows
+
+
+def _cell(text: str | None, kind: str) -> Any:
+    if text is None:
+        raise ValueError("too few cells")
+    optional = "None" in kind
+    if text == "" and optional:
+        return None
+    if "str" in kind:
+        return text
+    if "bool" in kind:
+        return text not in ("", "0", "False")
+    number = float(text or 0)
+    if optional and not math.isfinite(number):
+        return None
+    return int(number) if "int" in kind else number
+
+
+def _shifted(row: TableRow, seed: int) -> TableRow:
+    """Trial i of a run uses seed + i, so that is the number under which runs of several seeds are joined."""
+    return replace(row, trial=row.trial + seed)
+
+
+def _with_units(rows: list[RoundRow]) -> list[RoundRow]:
+    """Name each row's unit of replication: the hash of the θ₀ that its trial's search started from."""
+    theta0 = {row.trial: row.init_sha256 for row in rows if row.arm == "ticket" and row.round == 0}
+    return [replace(row, unit=theta0.get(row.trial) or f"trial {row.trial}") for row in rows]

@@ -1,0 +1,84 @@
+"""The report's statistics agree with scipy's own tests and treat draws, censoring and θ₀ as DESIGN §9 says."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report_rows import flat, make_rows
+from scipy import stats
+
+from ltl.report import statistics
+from ltl.report.statistics import by_trial, early_stop_accuracy, holm, log_step, paired
+
+VALUES = [0.31, -0.12, 0.44, 0.08, 0.29, 0.17]
+
+
+def test_two_sided_interval_is_scipys() -> None:
+    expected = stats.ttest_1samp(VALUES, 0).confidence_interval(0.95)
+    interval = statistics.two_sided(VALUES)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert interval.n == len(VALUES)
+
+
+def test_one_sided_bounds_are_scipys() -> None:
+    low = stats.ttest_1samp(VALUES, 0, alternative="greater").confidence_interval(0.95).low
+    high = stats.ttest_1samp(VALUES, 0, alternative="less").confidence_interval(0.95).high
+    interval = statistics.one_sided(VALUES)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_p_value_is_scipys() -> None:
+    assert statistics.p_value(VALUES) == pytest.approx(stats.ttest_1samp(VALUES, 0).pvalue, rel=1e-9)
+
+
+def test_one_value_carries_no_interval_and_no_p() -> None:
+    interval = statistics.two_sided([0.3])
+    assert (interval.mean, interval.low, interval.high) == (0.3, -math.inf, math.inf)
+    assert statistics.p_value([0.3]) == 1
+    assert math.isnan(statistics.two_sided([]).mean)
+
+
+def test_values_without_spread_are_certain() -> None:
+    assert statistics.p_value([0.5, 0.5, 0.5]) == 0
+    assert statistics.p_value([0.0, 0.0, 0.0]) == 1
+
+
+def test_holm_on_a_worked_example() -> None:
+    # Holm (1979): 4·0.005, 3·0.01, then max(0.03, 2·0.03), then max(0.06, 0.04).
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert max(holm([0.9, 0.8])) == 1
+
+
+def test_draws_are_averaged_within_their_trial(tmp_path: Path) -> None:
+    rows = make_rows(
+        tmp_path, trials=3, rounds=1, draws=4, gains={"ticket": flat(0), "reinit": flat(-0.01)}, noise=0.004
+    )
+    values = by_trial(rows, "reinit", 1, early_stop_accuracy)
+    assert len(values) == 3
+    own = [row.early_stop_test_accuracy for row in rows if row.arm == "reinit" and row.trial == 1]
+    assert len(own) == 4
+    assert values["theta-1"] == pytest.approx(sum(value for value in own if value is not None) / 4)
+
+
+def test_trials_that_share_theta0_are_one_unit(tmp_path: Path) -> None:
+    rows = [replace(row, unit="the same") for row in make_rows(tmp_path, trials=4, rounds=1)]
+    assert list(by_trial(rows, "ticket", 0, early_stop_accuracy)) == ["the same"]
+
+
+def test_one_censored_draw_leaves_its_trial_out(tmp_path: Path) -> None:
+    rows = make_rows(
+        tmp_path,
+        trials=3,
+        rounds=1,
+        draws=2,
+        gains={"ticket": flat(0), "reinit": flat(0)},
+        censored=lambda arm, trial, round: arm == "reinit" and trial == 2,
+    )
+    assert set(by_trial(rows, "reinit", 1, log_step)) == {"theta-0", "theta-1"}
+    assert set(by_trial(rows, "ticket", 1, log_step)) == {"theta-0", "theta-1", "theta-2"}
+
+
+def test_pairs_are_formed_by_trial_not_by_position() -> None:
+    assert paired({"a": 3.0, "b": 5.0}, {"b": 1.0, "c": 9.0}) == [4.0]
