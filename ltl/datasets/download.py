@@ -72,30 +72,50 @@ def _fetch(url: str, path: Path, checksum: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def matches(content: bytes, path: Path, *, checksum: str, verify: bool) -> bool:
-    """Return whether `content` of `path` has the `checksum`; if not and `verify` is set, LtlError names both."""
-    digest = _digest(checksum)
-    digest.update(content)
-    return accept(f"{digest.name}:{digest.hexdigest()}", path, checksum=checksum, verify=verify)
+def read(path: Path) -> bytes:
+    """Return the content of the file at `path`; LtlError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
-def accept(found: str, path: Path, *, checksum: str, verify: bool) -> bool:
-    """Return whether the checksum `found` is the published one; if not and `verify` is set, LtlError names both."""
+def accept(found: str, path: Path, *, checksum: str, verify: bool, delete: Path) -> bool:
+    """Return whether the checksum `found` of `path` is the expected one.
+
+    If it is not and `verify` is set, LtlError names both and what to `delete` to get the file afresh.
+    """
     if found == checksum:
         return True
     if verify:
         raise LtlError(
-            f"{path} has checksum {found}, the published file {checksum}: delete it to download it again, or accept "
-            "it as not canonical with dataset.verify=false."
+            f"{path} has checksum {found} instead of {checksum}: delete {delete} to get it afresh, or accept it as not "
+            "canonical with dataset.verify=false."
         )
     return False
 
 
-def file_checksum(path: Path, *, like: str) -> str:
-    """Return the checksum of the file at `path`, written as and with the algorithm of `like` (`md5:…`, `sha256:…`)."""
-    with path.open("rb") as source:
-        digest = hashlib.file_digest(source, lambda: _digest(like))
+def bytes_checksum(content: bytes, *, like: str) -> str:
+    """Return the checksum of `content`, written as and with the algorithm of `like` (`md5:…`, `sha256:…`)."""
+    digest = _digest(like)
+    digest.update(content)
     return f"{digest.name}:{digest.hexdigest()}"
+
+
+def file_checksum(path: Path, *, like: str) -> str:
+    """Return the checksum of the file at `path`, written as and with the algorithm of `like`; it may be large."""
+    try:
+        with path.open("rb") as source:
+            digest = hashlib.file_digest(source, lambda: _digest(like))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return f"{digest.name}:{digest.hexdigest()}"
+
+
+def _unreadable(path: Path, error: OSError) -> LtlError:
+    return LtlError(
+        f"{path} cannot be read ({error.strerror}): mend it, or point dataset.root (or LTL_DATA_DIR) at a whole copy."
+    )
 
 
 def _digest(checksum: str) -> "hashlib._Hash":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ltl.datasets.dataset import Dataset, Split
-from ltl.datasets.download import matches, obtain
+from ltl.datasets.download import accept, bytes_checksum, obtain, read
 from ltl.datasets.images import image_dataset, targets_of
 from ltl.errors import LtlError
 
@@ -50,8 +50,9 @@ def load_idx(
     canonical, arrays = True, []
     for file in FILES:
         path = obtain(folder, file, mirrors=mirrors, checksum=checksums[file], download=download, siblings=FILES)
-        content = path.read_bytes()
-        canonical &= matches(content, path, checksum=checksums[file], verify=verify)
+        content = read(path)
+        found = bytes_checksum(content, like=checksums[file])
+        canonical &= accept(found, path, checksum=checksums[file], verify=verify, delete=path)
         arrays.append(parse(content, path, dimensions=3 if "idx3" in file else 1))
     pool, test = (_split(arrays[i], arrays[i + 1], folder / FILES[i], folder / FILES[i + 1], outputs) for i in (0, 2))
     if pool.inputs.shape[1:] != test.inputs.shape[1:]:

@@ -57,7 +57,7 @@ def image_dataset(
 def _normalised(pixels: Tensor, white: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     shape = (1, len(mean), 1, 1)
     scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(white)
-    return scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
+    return scaled.sub_(torch.tensor(list(mean)).view(shape)).div_(torch.tensor(list(std)).view(shape))
 
 
 def targets_of(labels: Tensor, outputs: int, source: str) -> Tensor:
