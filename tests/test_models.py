@@ -141,6 +141,7 @@ def test_recipes_are_whole_and_fit_their_model(name: str) -> None:
     for key in ("length", "eval_every"):
         assert parse(recipe[key], key).value > 0
     assert recipe.recipe.rates.keys() == {"conv", "linear", "output"}
+    assert parse(recipe.recipe.rewind_to, "recipe.rewind_to").value > 0
     milestones = [parse(text, "recipe.milestones").value for text in recipe.recipe.milestones]
     assert milestones == sorted(milestones)
     deep = name.startswith(("resnet", "vgg"))
