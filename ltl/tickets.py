@@ -72,7 +72,10 @@ def save(ticket: Ticket, path: Path) -> None:
 
 
 def load(path: Path) -> Ticket:
-    """Read the ticket at `path` without unpickling; LtlError for anything but a whole, unaltered ltl ticket."""
+    """Read the ticket at `path` without unpickling, masks in natural order of name.
+
+    LtlError for anything but a whole, unaltered ltl ticket.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -92,7 +95,8 @@ def load(path: Path) -> Ticket:
         if kind not in parts or not name:
             raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows mask/, theta/, gain/ and fill/ only.")
         parts[kind][name] = tensor
-    masks = {name: _unpacked(bits, name, parts["theta"], where) for name, bits in parts["mask"].items()}
+    packed = sorted(parts["mask"].items(), key=lambda item: _natural(item[0]))
+    masks = {name: _unpacked(bits, name, parts["theta"], where) for name, bits in packed}
     ticket = Ticket(masks=masks, state=parts["theta"], metadata=metadata, gains=parts["gain"], fills=parts["fill"])
     _check(ticket, str(path))
     return ticket
@@ -115,7 +119,7 @@ def find(text: str) -> list[Path]:
         # A killed process can leave `.<name>.tmp` files beside its tickets.
         found = [match for match in _matches(text) if match.is_file() and not match.name.startswith(".")]
     if found:
-        return sorted(found, key=_natural)
+        return sorted(found, key=lambda match: _natural(str(match)))
     raise LtlError(f"ticket={text}: {_why_none(text, at_round[1] if at_round else text)}")
 
 
@@ -138,8 +142,8 @@ def _why_none(text: str, folder: str) -> str:
     return "no such file or run folder; give a file, 'run folder@round' or a glob."
 
 
-def _natural(path: Path) -> list[tuple[str, int]]:
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(path))]
+def _natural(text: str) -> list[tuple[str, int]]:
+    return [(part, int(digits or 0)) for part, digits in re.findall(r"(\D*)(\d*)", text)]
 
 
 def _layer(name: str) -> str:

@@ -1,0 +1,161 @@
+"""Builds an experiment from a checked configuration: the one place below the command line that reads it."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from ltl import lengths, schema
+from ltl.datasets.dataset import Dataset
+from ltl.errors import LtlError
+from ltl.experiment import Experiment, Hardware, Seeds
+from ltl.pruning.pruner import Pruner
+from ltl.rng import generator
+from ltl.tickets import find
+from ltl.training.controls import Control
+
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "safetensors")
+
+
+def experiment(cfg: DictConfig, folder: Path) -> Experiment:
+    """Return the experiment that `cfg` describes, to run in `folder`; LtlError for values that do not fit together."""
+    device = _device(cfg.hardware.accelerator)
+    torch.set_num_threads(cfg.hardware.threads)
+    dataset = _instantiate(cfg.dataset)(split_generator=generator("order", 0, "split")).to(device)
+    examples = len(dataset.train)
+    if cfg.batch > examples:
+        raise LtlError(f"batch={cfg.batch} is larger than the {examples} training examples of {dataset.name}.")
+
+    def steps(text: str, key: str = "length") -> int:
+        return lengths.parse(text, key).steps(examples=examples, batch=cfg.batch)
+
+    length, rewind_step = steps(cfg.length), steps(cfg.pruner.rewind_to, "pruner.rewind_to")
+    if length < 1:
+        raise LtlError(f"length={cfg.length} trains nothing: a round needs at least 1it.")
+    if rewind_step >= length:
+        raise schema.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
+    parts = {name: _instantiate(cfg.pruner[name]) for name in ("criterion", "allocation", "survivors", "filler")}
+    built = Experiment(
+        folder=folder,
+        dataset=dataset,
+        model=_instantiate(_without_name(cfg.model)),
+        weight_init=_instantiate(cfg.initialiser),
+        pruner=Pruner(**parts, momentum=cfg.pruner.momentum, lr=cfg.pruner.lr),
+        schedule=_instantiate(cfg.pruner.schedule),
+        rounds=cfg.pruner.rounds,
+        rate=cfg.pruner.rate,
+        length=length,
+        rewind_step=rewind_step,
+        eval_every=max(1, steps(cfg.eval_every, "eval_every")),
+        batch=cfg.batch,
+        clip=cfg.clip,
+        optimizer=_instantiate(cfg.optimizer),
+        lr_schedule=_instantiate(cfg.lr_schedule)(length=length, steps=partial(steps, key="lr_schedule")),
+        seeds=Seeds(seed=cfg.seed, **cfg.seeds),
+        trials=cfg.trials,
+        controls={str(arm): _control(control) for arm, control in cfg.control.items()},
+        hardware=_hardware(cfg.hardware),
+        loggers=[_logger(name, logger, cfg, folder) for name, logger in cfg.logger.items()],
+        provenance=_provenance(cfg),
+        tickets=find(cfg.ticket) if cfg.ticket else [],
+    )
+    built.check()
+    return built
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that a result may depend on."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def revision() -> str:
+    """Return the git revision of ltl's checkout, marked `+` if files differ from it; "" outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _instantiate(cfg: DictConfig) -> Callable[..., Any]:
+    """Return the target of `cfg` with its values, to be called with the rest."""
+    whole = {**_plain(cfg), "_partial_": True}
+    made: Callable[..., Any] = instantiate(whole, _convert_="all")
+    return made
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return plain
+
+
+def _without_name(cfg: DictConfig) -> DictConfig:
+    return OmegaConf.create({key: value for key, value in _plain(cfg).items() if key != "name"})
+
+
+def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise LtlError("hardware.accelerator=gpu needs a CUDA GPU and a PyTorch built for it; choose hardware=cpu.")
+    return torch.device("cuda" if accelerator == "gpu" else "cpu")
+
+
+def _control(cfg: DictConfig) -> Control:
+    rounds = None if cfg.rounds == "all" else tuple(cfg.rounds)
+    return Control(mask=cfg.mask, weights=cfg.weights, network=cfg.network, rounds=rounds, draws=cfg.draws)
+
+
+def _hardware(cfg: DictConfig) -> Hardware:
+    names = (
+        "accelerator devices strategy precision memory_format deterministic chunk eval_batch checkpoint_every"
+    ).split()
+    return Hardware(**{name: cfg[name] for name in names})
+
+
+def _logger(name: str, cfg: DictConfig, root: DictConfig, folder: Path) -> Logger:
+    make = _instantiate(cfg)
+    if name == "csv":
+        logger: Logger = make(folder=folder)
+    else:
+        title = f"{root.pruner.name}-{root.model.name}-s{root.seed}"
+        logger = make(name=title, save_dir=folder, tags=list(root.tags), config=_plain(root))
+    return logger
+
+
+def _provenance(cfg: DictConfig) -> dict[str, str]:
+    model, dataset = _plain(cfg.model), _plain(cfg.dataset)
+    dataset.pop("root", None)  # a path of this machine
+    return {
+        "model": json.dumps(model, sort_keys=True),
+        "dataset": json.dumps(dataset, sort_keys=True),
+        "pruner": cfg.pruner.name,
+        "revision": revision(),
+        "versions": json.dumps(versions(), sort_keys=True),
+    }
+
+
+def status(built: Experiment, cfg: DictConfig) -> dict[str, Any]:
+    """Return what `status.json` says of a run besides its state."""
+    dataset: Dataset = built.dataset
+    sizes = {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}
+    return {
+        "versions": versions(),
+        "revision": revision(),
+        "threads": cfg.hardware.threads,
+        "device": torch.cuda.get_device_name() if cfg.hardware.accelerator == "gpu" else "cpu",
+        "dataset": {"name": dataset.name, "canonical": dataset.canonical, **sizes},
+        **built.counts(),
+    }

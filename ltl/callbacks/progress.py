@@ -1,0 +1,112 @@
+"""What a person sees while a run trains: one bar with an ETA of the whole run, or plain lines without a terminal."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ltl.callbacks.record import Cycle, Record
+from ltl.results import Row
+from ltl.training.module import MaskedTraining
+
+_LINE_EVERY = 10.0  # seconds between plain lines
+
+
+class RunProgress:
+    """The display of one run: counts the optimiser steps of all its fits towards `total_steps`."""
+
+    def __init__(self, *, total_steps: int, console: Console) -> None:
+        self.total, self.console, self.done = total_steps, console, 0
+        self.worked, self.begun, self._printed = 0, time.monotonic(), 0.0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            refresh_per_second=4,
+            speed_estimate_period=120,
+        )
+        self.task = self.bar.add_task("starting", total=total_steps)
+
+    def __enter__(self) -> "RunProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def skip(self, steps: int) -> None:
+        """Count `steps` that need no training: done before a resume."""
+        self.done += steps
+        self.bar.advance(self.task, steps)
+
+    def advance(self, steps: int) -> None:
+        """Count `steps` just trained."""
+        self.worked += steps
+        self.done += steps
+        self.bar.advance(self.task, steps)
+
+    def describe(self, text: str) -> None:
+        """Show `text` beside the bar."""
+        self.bar.update(self.task, description=text)
+
+    def line(self, text: str, *, force: bool) -> None:
+        """Print `text` as a line where there is no bar, at most every ten seconds unless forced."""
+        now = time.monotonic()
+        if self.console.is_terminal or (not force and now - self._printed < _LINE_EVERY):
+            return
+        self._printed = now
+        rate = self.worked / max(now - self.begun, 1e-9)
+        left = (self.total - self.done) / rate if rate else 0.0
+        self.console.print(f"{text} · {self.done / max(1, self.total):.0%} · ETA {left / 60:.1f} min", highlight=False)
+
+
+class ShowProgress(pl.Callback):
+    """Feeds the display of a run from one of its fits."""
+
+    def __init__(self, *, display: RunProgress, cycle: Cycle, record: Record, trial: str, rounds: int) -> None:
+        self.display, self.cycle, self.record, self.trial, self.rounds = display, cycle, record, trial, rounds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count what a checkpoint says is done."""
+        assert isinstance(pl_module, MaskedTraining)
+        turn, step = pl_module.position
+        self.display.skip(self.record.steps_done + (step - pl_module.timeline.first[turn] if self.record.curve else 0))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: tuple[int, int, int], batch_idx: int
+    ) -> None:
+        """Count the chunk."""
+        self.display.advance(batch[2] - batch[1])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Describe what is being trained, with the latest accuracy."""
+        assert isinstance(pl_module, MaskedTraining)
+        start = self.cycle.current
+        assert start is not None
+        ended = pl_module.position[1] == pl_module.timeline.length
+        row = self.record.rows[-1] if ended else self.record.curve[-1]
+        text = f"{self.trial} · {start.arm} · round {start.round} of {self.rounds} · {self._accuracy(row)}"
+        self.display.describe(text)
+        self.display.line(text, force=False)
+
+    def _accuracy(self, row: Row) -> str:
+        start = self.cycle.current
+        assert start is not None
+        kept = sum(int(mask.sum()) for mask in start.masks.values())
+        whole = sum(mask.numel() for mask in start.masks.values())
+        shown = [
+            f"{split} {row[f'{split}_accuracy']:.2%}"
+            for split in ("val", "test")
+            if row.get(f"{split}_accuracy") is not None
+        ]
+        return " · ".join([f"density {kept / whole:.2%}", *shown])

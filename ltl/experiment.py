@@ -1,0 +1,347 @@
+"""One run: every trial's search, then its controls, each one `Trainer.fit`; and the records they leave."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+
+from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
+from ltl.callbacks.progress import RunProgress, ShowProgress
+from ltl.callbacks.prune_rewind import PruneRewind
+from ltl.callbacks.record import Cycle, Record
+from ltl.callbacks.retrain import Retrain
+from ltl.datasets.dataset import Dataset
+from ltl.errors import LtlError
+from ltl.masks import Tensors, kept, prunable
+from ltl.models.initialisers import WeightInit, initialise
+from ltl.models.scaling import smaller
+from ltl.pruning.pruner import Pruner
+from ltl.pruning.schedules import Event
+from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row
+from ltl.rng import generator
+from ltl.tickets import Ticket, load, save
+from ltl.training.controls import Control, control_start
+from ltl.training.module import MaskedTraining
+from ltl.training.order import DataOrder
+from ltl.training.start import Start, cloned
+from ltl.training.tables import Table
+from ltl.training.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seed of each stream in trial 0; trial i adds i to those that are not pinned."""
+
+    seed: int
+    init: int | None
+    order: int | None
+    augmentation: int | None
+    mask: int | None
+    order_by_round: Literal["same", "fresh"]
+
+    def of(self, stream: Literal["init", "order", "augmentation", "mask"], trial: int) -> int:
+        """Return the seed of `stream` in `trial`."""
+        pinned: int | None = getattr(self, stream)
+        return self.seed + trial if pinned is None else pinned
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """How the machine is used; nothing here decides a result except precision and the number of processes."""
+
+    accelerator: Literal["cpu", "gpu"]
+    devices: int
+    strategy: str
+    precision: Literal["32-true", "bf16-mixed"]
+    memory_format: Literal["contiguous", "channels_last"]
+    deterministic: bool
+    chunk: int
+    eval_batch: int
+    checkpoint_every: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One `Trainer.fit`: an arm of a trial."""
+
+    trial: int
+    arm: str
+    suffix: str  # told apart from other fits of the same arm
+    model: Callable[[], "partial[nn.Module]"]  # called when its turn comes
+    timeline: Timeline
+    cycle: PruneRewind | Retrain
+    keys: tuple[tuple[int, str, int, int], ...]  # the rows it will write: trial, arm, draw, round
+
+    @property
+    def name(self) -> str:
+        """The name of its checkpoint."""
+        return f"trial-{self.trial}-{self.arm}{self.suffix}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that a run consists of, built; lengths are in optimiser steps."""
+
+    folder: Path
+    dataset: Dataset
+    model: "partial[nn.Module]"
+    weight_init: WeightInit
+    pruner: Pruner
+    schedule: Callable[..., list[Event]]
+    rounds: int
+    rate: float
+    length: int
+    rewind_step: int
+    eval_every: int
+    batch: int
+    clip: float | None
+    optimizer: Callable[..., Optimizer]
+    lr_schedule: Callable[[int], float]
+    seeds: Seeds
+    trials: int
+    controls: Mapping[str, Control]
+    hardware: Hardware
+    loggers: Sequence[Logger]
+    provenance: Mapping[str, str]  # of the tickets
+    tickets: Sequence[Path]  # given: they are trained, and nothing is searched
+
+    def run(self, progress: Callable[[int], RunProgress]) -> None:
+        """Train everything that the run folder does not hold yet."""
+        rows = Table(self.folder / "rounds.csv", ROUND_COLUMNS)
+        layers = Table(self.folder / "layers.csv", LAYER_COLUMNS)
+        jobs = list(self.jobs())
+        with progress(sum(job.timeline.steps() for job in jobs)) as display:
+            first_step = 0
+            for job in jobs:
+                if all(rows.has(key) for key in job.keys):
+                    display.skip(job.timeline.steps())
+                else:
+                    self._fit(job, rows, layers, first_step, display)
+                first_step += job.timeline.steps()
+
+    def check(self) -> None:
+        """Build the network once without allocating it; LtlError if it does not fit the data, or a ticket it."""
+        for path in self.tickets:
+            self._fitting(path)
+        self.counts()
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of parameters and of prunable weights."""
+        with torch.device("meta"):
+            network = self.model(**self._shape())
+        parameters = dict(network.named_parameters())
+        weights = sum(parameters[name].numel() for name in prunable(network))
+        return {"parameters": sum(one.numel() for one in parameters.values()), "prunable": weights}
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the fits of the run in their order."""
+        if self.tickets:
+            given: dict[int, list[Path]] = {}
+            for path in self.tickets:
+                given.setdefault(int(load(path).metadata["trial"]), []).append(path)
+            for trial, paths in sorted(given.items()):
+                found = {int(load(path).metadata["round"]): path for path in paths}
+                yield self._branch(trial, found)
+                yield from self._controls(trial, found)
+            return
+        for trial in range(self.trials):
+            yield self._search(trial)
+            yield from self._controls(trial, {turn: self.ticket_path(trial, turn) for turn in range(self.rounds + 1)})
+
+    def ticket_path(self, trial: int, turn: int) -> Path:
+        """Return where the ticket of a round is kept."""
+        return self.folder / "tickets" / f"trial-{trial}" / f"round-{turn:02d}.safetensors"
+
+    def _search(self, trial: int) -> Job:
+        events = self.schedule(
+            rounds=self.rounds, rate=self.rate, length=self.length, rewind_step=self.rewind_step
+        )
+        first = (0,) + (self.rewind_step,) * self.rounds
+        marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
+        cycle = PruneRewind(
+            pruner=self.pruner,
+            events=events,
+            rewind_step=self.rewind_step,
+            seed=self.seeds.of("mask", trial),
+            initialise=partial(self._initial, self.model),
+        )
+        keys = tuple((trial, "ticket", 0, turn) for turn in range(self.rounds + 1))
+        return Job(trial, "ticket", "", lambda: self.model, self._timeline(first, marks), cycle, keys)
+
+    def _branch(self, trial: int, found: Mapping[int, Path]) -> Job:
+        turns = sorted(found)
+        starts = [partial(self._given, found[turn]) for turn in turns]
+        timeline = self._timeline([_number(load(found[turn]), "rewind_step") for turn in turns], frozenset())
+        keys = tuple((trial, "ticket", 0, turn) for turn in turns)
+        return Job(trial, "ticket", "", lambda: self.model, timeline, Retrain(starts=starts), keys)
+
+    def _given(self, path: Path) -> Start:
+        ticket = self._fitting(path)
+        turn, step, search_steps = (_number(ticket, name) for name in ("round", "rewind_step", "search_steps"))
+        return Start("ticket", 0, turn, ticket.masks, ticket.state, ticket.fills, step, search_steps)
+
+    def _controls(self, trial: int, tickets: Mapping[int, Path]) -> Iterator[Job]:
+        for arm, control in self.controls.items():
+            turns = [turn for turn in sorted(tickets) if turn > 0 and (control.rounds is None or turn in control.rounds)]
+            members = [(turn, draw) for turn in turns for draw in range(control.draws)]
+            keys = [(trial, arm, draw, turn) for turn, draw in members]
+            starts = [partial(self._control, trial, arm, tickets[turn], turn, draw) for turn, draw in members]
+            if control.weights == "fresh":
+                first = [0] * len(members)
+            elif self.tickets:
+                first = [_number(load(tickets[turn]), "rewind_step") for turn, _ in members]
+            else:
+                first = [self.rewind_step] * len(members)
+            if control.network == "same" and members:
+                timeline = self._timeline(first, frozenset())
+                yield Job(trial, arm, "", lambda: self.model, timeline, Retrain(starts=starts), tuple(keys))
+            elif control.network == "small":
+                for (turn, draw), start, key in zip(members, starts, keys, strict=True):
+                    model = partial(self._small, tickets[turn])
+                    cycle, timeline = Retrain(starts=[start]), self._timeline([0], frozenset())
+                    yield Job(trial, arm, f"-{turn:02d}-{draw}", model, timeline, cycle, (key,))
+
+    def _control(self, trial: int, arm: str, path: Path, turn: int, draw: int) -> Start:
+        control, ticket = self.controls[arm], self._fitting(path)
+        model = self._small(path) if control.network == "small" else self.model
+        seeds = (self.seeds.of("init", trial), self.seeds.of("mask", trial))
+        initial = partial(self._initial, model)
+        return control_start(ticket, control, arm=arm, draw=draw, turn=turn, seeds=seeds, initialise=initial)
+
+    def _small(self, path: Path) -> "partial[nn.Module]":
+        return smaller(self.model, kept(load(path).masks), self._shape())
+
+    def _fitting(self, path: Path) -> Ticket:
+        """Load a ticket; LtlError if it is of another network than the one configured."""
+        ticket = load(path)
+        with torch.device("meta"):
+            network = self.model(**self._shape())
+        ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in ticket.state.items()}
+        if ours != theirs:
+            odd = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
+            raise LtlError(
+                f"ticket={path} does not fit the network: {odd} is {theirs.get(odd, 'absent')} in the ticket and "
+                f"{ours.get(odd, 'absent')} here; choose the model and a dataset of the shape it was found with."
+            )
+        return ticket
+
+    def _shape(self) -> dict[str, Any]:
+        return {"input_shape": self.dataset.input_shape, "outputs": self.dataset.outputs}
+
+    def _timeline(self, first: Sequence[int], marks: frozenset[tuple[int, int]]) -> Timeline:
+        return Timeline(self.length, self.eval_every, tuple(first), self.hardware.chunk, marks)
+
+    def _network(self, model: "partial[nn.Module]", source: torch.Generator) -> nn.Module:
+        with torch.device("meta"):
+            network = model(**self._shape())
+        network = network.to_empty(device="cpu")
+        initialise(network, weight_init=self.weight_init, generator=source)
+        return network
+
+    def _initial(self, model: "partial[nn.Module]", source: torch.Generator) -> Tensors:
+        network = self._network(model, source)
+        return cloned(dict(network.named_parameters()) | dict(network.named_buffers()))
+
+    def _fit(self, job: Job, rows: Table, layers: Table, first_step: int, display: RunProgress) -> None:
+        network = self._network(job.model(), generator("init", self.seeds.of("init", job.trial)))
+        if self.hardware.memory_format == "channels_last":
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inputs = self.dataset.train.inputs
+        order = DataOrder(
+            examples=len(inputs),
+            batch=self.batch,
+            seed=self.seeds.of("order", job.trial),
+            by_round=self.seeds.order_by_round,
+            device=inputs.device,
+        )
+        module = MaskedTraining(
+            network=network,
+            dataset=self.dataset,
+            order=order,
+            timeline=job.timeline,
+            optimizer=self.optimizer,
+            lr_schedule=self.lr_schedule,
+            clip=self.clip,
+            augmentation_seed=self.seeds.of("augmentation", job.trial),
+        )
+
+        def begin(record: Record) -> None:
+            rows.drop(job.keys)
+            layers.drop(job.keys)
+            rows.add(record.rows)
+            layers.add(record.layer_rows)
+
+        def finish(start: Start, row: Row, layer_rows: Sequence[Row]) -> None:
+            if start.arm == "ticket" and not self.tickets:
+                self._save_ticket(start, row, job.trial)
+            rows.add([row])
+            layers.add(layer_rows)
+            layers.write()
+            rows.write()
+
+        record = Record(
+            cycle=job.cycle,
+            identity={"trial": job.trial},
+            eval_batch=self.hardware.eval_batch,
+            begin=begin,
+            finish=finish,
+            first_step=first_step,
+        )
+        path = self.folder / "checkpoints" / f"{job.name}.ckpt"
+        shown = ShowProgress(
+            display=display, cycle=job.cycle, record=record, trial=f"trial {job.trial}", rounds=max(key[3] for key in job.keys)
+        )
+        checkpoint = IntervalCheckpoint(path=path, every=self.hardware.checkpoint_every)
+        trainer = self._trainer(job.timeline, [job.cycle, record, shown, checkpoint])
+        trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+
+    def _trainer(self, timeline: Timeline, callbacks: list[pl.Callback]) -> pl.Trainer:
+        hardware = self.hardware
+        return pl.Trainer(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            strategy=hardware.strategy,
+            precision=hardware.precision,
+            deterministic=hardware.deterministic,
+            max_epochs=timeline.epochs(),
+            callbacks=callbacks,
+            logger=list(self.loggers) or False,
+            plugins=[CheckedCheckpointIO()],
+            default_root_dir=self.folder,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    def _save_ticket(self, start: Start, row: Row, trial: int) -> None:
+        measured = ("density", "effective_density", "weights_left", "mask_sha256", "init_sha256")
+        accuracies = [name for name in row if name.endswith("_accuracy")]
+        seeds = {stream: self.seeds.of(stream, trial) for stream in ("init", "order", "augmentation", "mask")}
+        metadata = {
+            **self.provenance,
+            "input_shape": json.dumps(list(self.dataset.input_shape)),
+            "outputs": json.dumps(self.dataset.outputs),
+            "seeds": json.dumps({**seeds, "order_by_round": self.seeds.order_by_round}),
+            "trial": str(trial),
+            "round": str(start.round),
+            "rewind_step": str(start.step),
+            "search_steps": str(start.search_steps),
+            **{name: str(row[name]) for name in (*measured, *accuracies) if row.get(name) is not None},
+        }
+        ticket = Ticket(masks=start.masks, state=start.theta, metadata=metadata, gains={}, fills=start.fills)
+        save(ticket, self.ticket_path(trial, start.round))
+
+
+def _number(ticket: Ticket, name: str) -> int:
+    return int(ticket.metadata[name])

@@ -1,0 +1,154 @@
+"""The network and the data set that a ticket's metadata names, built by ltl's own code alone: files may be foreign."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltl.datasets.dataset import Dataset
+from ltl.errors import LtlError
+from ltl.rng import generator
+from ltl.tickets import Ticket, effective
+
+_BATCH = 1000  # test examples in one forward pass
+
+
+class Unavailable(LtlError):
+    """What the metadata names cannot be had here, for no fault of the ticket's: predictions are left out."""
+
+
+def outputs(ticket: Ticket, dataset: Dataset) -> Tensor:
+    """Return the outputs (n, classes) of the ticket's network, in evaluation mode, on the test examples of `dataset`.
+
+    Unavailable if the model is not named or does not fit; LtlError if the metadata names code that is not ltl's.
+    """
+    shape, classes = _json(ticket, "input_shape"), _json(ticket, "outputs")
+    if shape != list(dataset.input_shape) or classes != dataset.outputs:
+        raise Unavailable(
+            f"the model maps inputs {shape} to {classes} outputs, and {dataset.name} has inputs "
+            f"{list(dataset.input_shape)} and {dataset.outputs} classes; choose other data with --data."
+        )
+    model = _network(ticket, dataset)
+    with torch.inference_mode():
+        return torch.cat([model(inputs) for inputs in torch.split(dataset.test.inputs, _BATCH)])
+
+
+def dataset_of(ticket: Ticket) -> Dataset:
+    """Return the data set that the ticket was found on, read from where data lies here; nothing is downloaded.
+
+    Unavailable if it is not named or not here; LtlError if the metadata names code that is not ltl's.
+    """
+    return _dataset(_json(ticket, "dataset"))
+
+
+def dataset_named(name: str) -> Dataset:
+    """Return the data set of conf/dataset/`name`.yaml; nothing is downloaded.
+
+    LtlError if there is none of that name, Unavailable if its files are not here.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    here = Path(__file__).parent
+    conf = (here if (here / "conf").is_dir() else here.parent) / "conf"
+    names = sorted(file.stem for file in (conf / "dataset").glob("*.yaml"))
+    if name not in names:
+        raise LtlError(f"--data={name} is unknown: allowed are {', '.join(names)}, ticket and none.")
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return _dataset(OmegaConf.to_container(compose(f"dataset/{name}").dataset, resolve=True))
+
+
+def _dataset(config: Any) -> Dataset:
+    # Where data lies here is not the ticket's to say, so its folder is ours and nothing is downloaded.
+    here = {"root": os.environ.get("LTL_DATA_DIR", "data"), "download": False}
+    given = {key: value for key, value in config.items() if key not in here} if isinstance(config, dict) else config
+    load = _own(given, "datasets")
+    taken = inspect.signature(load).parameters
+    given |= {key: value for key, value in here.items() if key in taken}
+    try:
+        dataset: Dataset = _instantiate(given, split_generator=generator("order", 0, "split"))
+        return dataset
+    except Exception as error:
+        raise Unavailable(f"the data set {config.get('name')!r} cannot be read here: {_line(error)}") from None
+
+
+def _network(ticket: Ticket, dataset: Dataset) -> nn.Module:
+    config = _json(ticket, "model")
+    _own(config, "models")
+    given = {key: value for key, value in config.items() if key != "name"} | {"_partial_": True}
+    state = effective(ticket)
+    try:
+        with torch.device("meta"):
+            network: nn.Module = _instantiate(given)(input_shape=dataset.input_shape, outputs=dataset.outputs)
+        # Compared before memory is allocated: a foreign file may ask for any size.
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        if shapes != {name: tensor.shape for name, tensor in state.items()}:
+            raise LtlError("its weights are not those of the model that its metadata names.")
+        network = network.to_empty(device="cpu").eval()
+        network.load_state_dict(state)
+        return network
+    except Exception as error:
+        raise Unavailable(f"the model of a ticket cannot be built here: {_line(error)}") from None
+
+
+def _json(ticket: Ticket, key: str) -> Any:
+    if key not in ticket.metadata:
+        raise Unavailable(f"a ticket's metadata has no {key!r} (imported tickets have none); use --data none.")
+    try:
+        return json.loads(ticket.metadata[key])
+    except (ValueError, RecursionError):
+        raise LtlError(f"a ticket's metadata has a {key!r} that is not valid JSON; use --data none.") from None
+
+
+def _own(config: Any, room: Literal["models", "datasets"]) -> Callable[..., Any]:
+    """Return what `config` names if that is all it can run: a class of ltl.models or a load_… function of ltl.datasets.
+
+    Hydra would call whatever a `_target_` at any depth names, also through a module's imports (ltl.models.x.os.kill).
+    """
+    if not isinstance(config, dict):
+        raise LtlError(f"a ticket's {room} config is no mapping; use --data none.")
+    target = config.get("_target_")
+    path = re.fullmatch(rf"(ltl\.{room}\.[a-z]\w*)\.([A-Za-z]\w*)", target) if isinstance(target, str) else None
+    reserved = sorted(key for key in _keys(config) if key.startswith("_"))
+    if not path or reserved not in (["_target_"], ["_partial_", "_target_"]):
+        raise LtlError(_refusal(target, room))
+    if "${" in json.dumps(config):
+        raise LtlError(f"a ticket's {room} config holds an interpolation ${{…}}, which is refused; use --data none.")
+    try:
+        found = getattr(importlib.import_module(path[1]), path[2])
+    except (ImportError, AttributeError):
+        raise Unavailable(f"this ltl has no {target!r}; use --data none.") from None
+    wanted = (
+        inspect.isclass(found) and issubclass(found, nn.Module) if room == "models" else path[2].startswith("load_")
+    )
+    if not wanted or found.__module__ != path[1]:
+        raise LtlError(_refusal(target, room))
+    called: Callable[..., Any] = found
+    return called
+
+
+def _refusal(target: Any, room: str) -> str:
+    return f"a ticket's metadata names code {target!r} that is not one of ltl.{room}: not run; use --data none."
+
+
+def _keys(config: Any) -> list[str]:
+    if isinstance(config, dict):
+        return [*map(str, config), *(key for value in config.values() for key in _keys(value))]
+    return [key for value in config for key in _keys(value)] if isinstance(config, list) else []
+
+
+def _instantiate(config: dict[str, Any], **arguments: Any) -> Any:
+    from hydra.utils import instantiate
+
+    return instantiate(config, **arguments)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split()) or type(error).__name__

@@ -1,0 +1,54 @@
+"""Controls: what a ticket is compared with, each a choice of mask, weights and network (DESIGN §5)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ltl.masks import Tensors, dense, shuffled
+from ltl.rng import generator
+from ltl.tickets import Ticket
+from ltl.training.start import Start
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control arm.
+
+    mask: the ticket's own, permuted within each layer, or all ones. weights: the ticket's rewind point, or a fresh
+    initialisation, trained from step 0. network: the ticket's, or a small one of as many weights. rounds: those of the
+    search to be compared (None = all that prune). draws: random repetitions.
+    """
+
+    mask: Literal["same", "shuffled", "dense"]
+    weights: Literal["rewound", "fresh"]
+    network: Literal["same", "small"]
+    rounds: tuple[int, ...] | None
+    draws: int
+
+
+def control_start(
+    ticket: Ticket,
+    control: Control,
+    *,
+    arm: str,
+    draw: int,
+    turn: int,
+    seeds: tuple[int, int],
+    initialise: Callable[[torch.Generator], Tensors],
+) -> Start:
+    """Return the start of one draw of `control` for the ticket of round `turn`; `seeds` are those of init and mask."""
+    init_seed, mask_seed = seeds
+    fresh = control.weights == "fresh"
+    theta = initialise(generator("init", init_seed, arm, draw, turn)) if fresh else ticket.state
+    masks = ticket.masks
+    if control.mask == "shuffled":
+        masks = shuffled(masks, generator("mask", mask_seed, arm, draw, turn))
+    elif control.mask == "dense":
+        masks = dense({name: theta[name] for name in masks})
+    step = 0 if fresh else int(ticket.metadata["rewind_step"])
+    fills = {} if fresh else ticket.fills
+    return Start(arm, draw, turn, masks, theta, fills, step, int(ticket.metadata["search_steps"]))
+
+

@@ -1,0 +1,44 @@
+"""Which training examples make up the batch of a given optimiser step."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ltl.rng import generator
+
+
+class DataOrder:
+    """An endless sequence of random permutations of the examples, cut into full batches.
+
+    Batch t holds positions t·batch … (t+1)·batch − 1 of the permutations laid end to end, so every example is seen once
+    an epoch and every batch is full. The permutation is keyed by the data epoch within the round, hence any step's batch
+    can be had without those before it. `by_round="fresh"` draws other permutations in every round.
+    """
+
+    def __init__(
+        self, *, examples: int, batch: int, seed: int, by_round: Literal["same", "fresh"], device: torch.device
+    ) -> None:
+        self.examples, self.batch, self.seed, self.by_round, self.device = examples, batch, seed, by_round, device
+        self._epochs: dict[tuple[int, int], Tensor] = {}
+
+    def indices(self, turn: int, step: int) -> Tensor:
+        """Return the indices (batch,) of optimiser step `step` in round `turn`."""
+        key = 0 if self.by_round == "same" else turn
+        first, begin = divmod(step * self.batch, self.examples)
+        end = begin + self.batch
+        if end <= self.examples:
+            return self._permutation(key, first)[begin:end]
+        parts, epoch = [], first
+        while end > 0:
+            parts.append(self._permutation(key, epoch)[max(0, begin) : end])
+            begin, end, epoch = begin - self.examples, end - self.examples, epoch + 1
+        return torch.cat(parts)
+
+    def _permutation(self, key: int, epoch: int) -> Tensor:
+        if (key, epoch) not in self._epochs:
+            while len(self._epochs) > 1:
+                del self._epochs[next(iter(self._epochs))]
+            source = generator("order", self.seed, key, epoch)
+            self._epochs[key, epoch] = torch.randperm(self.examples, generator=source).to(self.device)
+        return self._epochs[key, epoch]
