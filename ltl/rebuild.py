@@ -62,7 +62,9 @@ def dataset_named(name: str) -> Dataset:
     if name not in names:
         raise LtlError(f"--data={name} is unknown: allowed are {', '.join(names)}, ticket and none.")
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return _dataset(OmegaConf.to_container(compose(f"dataset/{name}").dataset, resolve=True))
+        # Models' recipes set augmentation, which never touches the test set.
+        cfg = compose(f"dataset/{name}", ["dataset.augment=false"])
+    return _dataset(OmegaConf.to_container(cfg.dataset, resolve=True))
 
 
 def _dataset(config: Any) -> Dataset:

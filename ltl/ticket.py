@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ltl.comparison import Overlap
     from ltl.tickets import Ticket
 
-_LOADER = '''"""Load the ticket of this name with torch and safetensors alone; its pruned weights are already {pruned}."""
+_LOADER = '''"""Load a ticket with torch and safetensors alone; its pruned weights are already {pruned}."""
 from pathlib import Path
 import torch
 from safetensors.torch import load_file

@@ -48,8 +48,8 @@ def _state_dict(path: Path) -> Tensors:
         raise
     except pickle.UnpicklingError:
         raise LtlError(
-            f"{path} is refused: it is no torch.save file, or it holds objects that could run code when loaded (nothing "
-            "was run); give a file written by torch.save(network.state_dict(), …)."
+            f"{path} is refused: it is no torch.save file, or it holds objects that could run code when loaded "
+            "(nothing was run); give a file written by torch.save(network.state_dict(), …)."
         ) from None
     except Exception as error:  # torch.load documents none: broken archives raise what they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]

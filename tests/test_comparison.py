@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from scipy.stats import hypergeom
-from sklearn.metrics import accuracy_score, jaccard_score
+from sklearn.metrics import accuracy_score, jaccard_score  # type: ignore[import-untyped]
 
 from ltl.comparison import Overlap, agreement, compare, in_all
 from ltl.errors import LtlError
