@@ -206,13 +206,12 @@ def _print_diff(paths: list[Path], tickets: "tuple[Ticket, Ticket]", layers: "li
         console.print(f"{label}: {_plain(str(path))}, sha256 {ticket.metadata['sha256']}", soft_wrap=True)
     rows = []
     for layer in layers:
-        cells = [layer.layer, f"{layer.weights:,}", _number(layer.kept_a / layer.weights)]
-        cells += [_number(layer.kept_b / layer.weights), f"{layer.common:,}"]
-        cells += [_number(layer.jaccard), _number(layer.jaccard_by_chance)]
-        cells += [_number(layer.overlap), _number(layer.overlap_by_chance)]
+        densities = [_number(kept / layer.weights) for kept in (layer.kept_a, layer.kept_b)]
+        overlaps = [layer.jaccard, layer.jaccard_by_chance, layer.overlap, layer.overlap_by_chance]
+        cells = [layer.layer.removesuffix(".weight"), *densities, f"{layer.common:,}", *map(_number, overlaps)]
         rows.append([*cells, _number(layer.z, ".1f"), _number(layer.sign_agreement)])
-    heads = ["layer", "weights", "density A", "density B", "kept by both"]
-    heads += ["Jaccard", "by chance", "overlap", "by chance", "z", "equal signs"]
+    heads = ["layer", "density\nA", "density\nB", "both\nkeep", "Jaccard", "by\nchance", "overlap", "by\nchance"]
+    heads += ["z", "equal\nsigns"]
     console.print(_table(heads, rows, last_is_total=True))
     console.print(f"predictions: {_plain(predictions)}", soft_wrap=True)
 
@@ -229,9 +228,10 @@ def _table(heads: list[str], rows: list[list[str]], *, left: int = 1, last_is_to
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number < left else "right", overflow="fold")
+        text = number < left
+        table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=not text)
     for number, row in enumerate(rows, 1):
         if last_is_total and number == len(rows):
             table.add_section()
@@ -248,7 +248,7 @@ def _counts(kept: int, weights: int) -> tuple[str, str, str]:
     return f"{weights:,}", f"{kept:,}", _number(kept / weights)
 
 
-def _number(value: float, form: str = ".4g") -> str:
+def _number(value: float, form: str = ".3g") -> str:
     return "–" if math.isnan(value) else format(value, form)
 
 

@@ -104,9 +104,9 @@ def test_show_prints_provenance_layers_and_checksum(
     text = capsys.readouterr().out
     mask = pair[0].masks["fc2.weight"]
     kept = int(mask.sum())
-    assert row(text, "fc2.weight") == ["fc2.weight", "8×12", "96", str(kept), f"{kept / 96:.4g}"]
+    assert row(text, "fc2.weight") == ["fc2.weight", "8×12", "96", str(kept), f"{kept / 96:.3g}"]
     assert row(text, "all")[1:2] == [str(64 * 12 + 12 * 8 + 80)]
-    assert row(text, "all")[-1] == f"{density(pair[0].masks):.4g}"
+    assert row(text, "all")[-1] == f"{density(pair[0].masks):.3g}"
     assert row(text, "mask_sha256")[1] == mask_sha256(pair[0].masks)
     assert "unmasked: 30 values in 3 parameters" in text
     assert tickets.load(Path("a")).metadata["sha256"] in text
@@ -145,13 +145,28 @@ def test_diff_prints_overlap_chance_and_signs(pair: tuple[Ticket, Ticket], capsy
     both, either, least = int((a & b).sum()), int((a | b).sum()), min(int(a.sum()), int(b.sum()))
     signs = [ticket.state["fc1.weight"][a & b] > 0 for ticket in pair]
     mean = int(a.sum()) * int(b.sum()) / 768
-    cells = row(text, "fc1.weight")
-    assert cells[1:5] == ["768", f"{a.float().mean():.4g}", f"{b.float().mean():.4g}", str(both)]
-    assert cells[5:7] == [f"{both / either:.4g}", f"{mean / (int(a.sum()) + int(b.sum()) - mean):.4g}"]
-    assert cells[7:9] == [f"{both / least:.4g}", f"{mean / least:.4g}"]
-    assert cells[10] == f"{(signs[0] == signs[1]).float().mean():.4g}"
-    assert len(row(text, "all")) == len(cells) == 11
+    cells = row(text, "fc1")
+    assert cells[1:4] == [f"{a.float().mean():.3g}", f"{b.float().mean():.3g}", str(both)]
+    assert cells[4:6] == [f"{both / either:.3g}", f"{mean / (int(a.sum()) + int(b.sum()) - mean):.3g}"]
+    assert cells[6:8] == [f"{both / least:.3g}", f"{mean / least:.3g}"]
+    assert cells[9] == f"{(signs[0] == signs[1]).float().mean():.3g}"
+    assert len(row(text, "all")) == len(cells) == 10
     assert "not compared (--data none)" in text
+
+
+def test_numbers_stay_whole_in_a_narrow_terminal(
+    pair: tuple[Ticket, Ticket], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    rows = []
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        assert main(["diff", "a", "b", "--data", "none"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        rows.append(row("\n".join(lines), "fc1"))
+        assert (max(map(len, lines[2:-1])) <= 80) or not terminal
+    assert rows[0] == rows[1]
 
 
 def digits_test_inputs(mean: float, std: float) -> tuple[Tensor, Tensor]:
