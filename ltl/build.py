@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from ltl import lengths, schema
 from ltl.datasets.dataset import Dataset
@@ -46,7 +47,7 @@ def experiment(cfg: DictConfig, folder: Path) -> Experiment:
     built = Experiment(
         folder=folder,
         dataset=dataset,
-        model=_instantiate(_without_name(cfg.model)),
+        model=_model(cfg.model),
         weight_init=_instantiate(cfg.initialiser),
         pruner=Pruner(**parts, momentum=cfg.pruner.momentum, lr=cfg.pruner.lr),
         schedule=_instantiate(cfg.pruner.schedule),
@@ -103,8 +104,11 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def _without_name(cfg: DictConfig) -> DictConfig:
-    return OmegaConf.create({key: value for key, value in _plain(cfg).items() if key != "name"})
+def _model(cfg: DictConfig) -> "partial[nn.Module]":
+    """Return the model's class with its widths and the like; input shape and outputs come from the data set."""
+    plain = _plain(cfg)
+    values = {key: value for key, value in plain.items() if key not in ("_target_", "_partial_", "name")}
+    return partial(get_class(plain["_target_"]), **values)
 
 
 def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
 from ltl.callbacks.progress import RunProgress, ShowProgress
 from ltl.callbacks.prune_rewind import PruneRewind
-from ltl.callbacks.record import Cycle, Record
+from ltl.callbacks.record import Record
 from ltl.callbacks.retrain import Retrain
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
@@ -161,9 +161,7 @@ class Experiment:
         return self.folder / "tickets" / f"trial-{trial}" / f"round-{turn:02d}.safetensors"
 
     def _search(self, trial: int) -> Job:
-        events = self.schedule(
-            rounds=self.rounds, rate=self.rate, length=self.length, rewind_step=self.rewind_step
-        )
+        events = self.schedule(rounds=self.rounds, rate=self.rate, length=self.length, rewind_step=self.rewind_step)
         first = (0,) + (self.rewind_step,) * self.rounds
         marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
         cycle = PruneRewind(
@@ -190,7 +188,9 @@ class Experiment:
 
     def _controls(self, trial: int, tickets: Mapping[int, Path]) -> Iterator[Job]:
         for arm, control in self.controls.items():
-            turns = [turn for turn in sorted(tickets) if turn > 0 and (control.rounds is None or turn in control.rounds)]
+            turns = [
+                turn for turn in sorted(tickets) if turn > 0 and (control.rounds is None or turn in control.rounds)
+            ]
             members = [(turn, draw) for turn in turns for draw in range(control.draws)]
             keys = [(trial, arm, draw, turn) for turn, draw in members]
             starts = [partial(self._control, trial, arm, tickets[turn], turn, draw) for turn, draw in members]
@@ -298,7 +298,11 @@ class Experiment:
         )
         path = self.folder / "checkpoints" / f"{job.name}.ckpt"
         shown = ShowProgress(
-            display=display, cycle=job.cycle, record=record, trial=f"trial {job.trial}", rounds=max(key[3] for key in job.keys)
+            display=display,
+            cycle=job.cycle,
+            record=record,
+            trial=f"trial {job.trial}",
+            rounds=max(key[3] for key in job.keys),
         )
         checkpoint = IntervalCheckpoint(path=path, every=self.hardware.checkpoint_every)
         trainer = self._trainer(job.timeline, [job.cycle, record, shown, checkpoint])

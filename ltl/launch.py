@@ -1,45 +1,52 @@
 """Runs one job in its folder: holds the lock, keeps the status, trains, and closes with the report."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 
 from omegaconf import DictConfig
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from ltl import build, report
 from ltl.callbacks.progress import RunProgress
-from ltl.errors import LtlError
 from ltl.results import lock, write_json
 
 
 def launch(cfg: DictConfig, folder: Path) -> None:
-    """Train what `folder` does not hold yet, write its report and print the closing table."""
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch"):
+    """Train what `folder` does not hold yet, write its report, and print the closing table."""
+    train(cfg, folder, Console())
+    if rank() == 0:
+        report.show(report.write([folder]), Console())
+
+
+def train(cfg: DictConfig, folder: Path, console: Console) -> None:
+    """Train what `folder` does not hold yet; `status.json` says how it went."""
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
-    console = Console(stderr=False)
-    if rank_zero_only.rank != 0:
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # its advice on data loaders is not for our chunks
+    if rank() != 0:
         build.experiment(cfg, folder).run(lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
     with lock(folder):
-        _run(cfg, folder, console)
+        built = build.experiment(cfg, folder)
+        known = build.status(built, cfg)
+        write_json(folder / "status.json", {"state": "running", "reason": None, **known})
+        state, reason = "failed", "interrupted by the user"
+        try:
+            built.run(lambda steps: RunProgress(total_steps=steps, console=console))
+            state, reason = "done", ""
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise
+        finally:
+            _finish_wandb(cfg, int(state != "done"))
+            write_json(folder / "status.json", {"state": state, "reason": reason or None, **known})
 
 
-def _run(cfg: DictConfig, folder: Path, console: Console) -> None:
-    built = build.experiment(cfg, folder)
-    known = build.status(built, cfg)
-    write_json(folder / "status.json", {"state": "running", "reason": None, **known})
-    try:
-        built.run(lambda steps: RunProgress(total_steps=steps, console=console))
-    except (Exception, KeyboardInterrupt) as error:
-        write_json(folder / "status.json", {"state": "failed", "reason": str(error) or type(error).__name__, **known})
-        _finish_wandb(cfg, 1)
-        raise
-    _finish_wandb(cfg, 0)
-    write_json(folder / "status.json", {"state": "done", "reason": None, **known})
-    report.show(report.write([folder]), console)
+def rank() -> int:
+    """Return this process's number among those that train together (Lightning sets LOCAL_RANK in all but the first)."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _finish_wandb(cfg: DictConfig, exit_code: int) -> None:

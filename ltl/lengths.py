@@ -27,7 +27,5 @@ def parse(text: str, key: str) -> Length:
     """Read `500it` or `2ep`; LtlError names `key` if it is neither."""
     match = _PATTERN.fullmatch(str(text))
     if match is None or (match[2] == "it" and "." in match[1]):
-        raise LtlError(
-            f"{key}={text} is not a length: write optimiser steps as 500it or data epochs as 2ep."
-        )
+        raise LtlError(f"{key}={text} is not a length: write optimiser steps as 500it or data epochs as 2ep.")
     return Length(float(match[1]), "it" if match[2] == "it" else "ep")

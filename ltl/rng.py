@@ -14,8 +14,6 @@ def stream_seed(stream: Stream, seed: int, *keys: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def generator(
-    stream: Stream, seed: int, *keys: int | str, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(stream: Stream, seed: int, *keys: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a fresh generator of `stream`; the same arguments always give the same draws."""
     return torch.Generator(device=device).manual_seed(stream_seed(stream, seed, *keys))

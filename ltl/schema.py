@@ -1,6 +1,5 @@
 """The typed schema of a run: every value is checked before training starts, and before PyTorch is imported."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -68,8 +67,8 @@ def check(cfg: DictConfig) -> None:
     rate = cfg.pruner.rate
     if not _is_number(rate, float) or not 0 < rate < 1:
         raise LtlError(
-            f"pruner.rate={rate} is not possible: it is the fraction of the remaining weights that a pruning removes and "
-            "must lie between 0 and 1; 0.2 keeps 80% each round."
+            f"pruner.rate={rate} is not possible: it is the fraction of the remaining weights that a pruning removes "
+            "and must lie between 0 and 1; 0.2 keeps 80% each round."
         )
     _lengths(cfg)
     _controls(cfg)
@@ -100,11 +99,13 @@ def beyond_the_end(rewind_to: str, length: str) -> LtlError:
 
 def _controls(cfg: DictConfig) -> None:
     for arm, control in cfg.control.items():
-        if not isinstance(control, Mapping | DictConfig):
+        if not isinstance(control, DictConfig):
             raise LtlError(f"control.{arm}={control} is not a control: write control=[reinit,random_mask].")
         for name, choices in _CONTROL.items():
             if control.get(name) not in choices:
-                raise LtlError(f"control.{arm}.{name}={control.get(name)} is not possible: choose {' or '.join(choices)}.")
+                raise LtlError(
+                    f"control.{arm}.{name}={control.get(name)} is not possible: choose {' or '.join(choices)}."
+                )
         _number(f"control.{arm}.draws", control.draws, int, 1, 10**6, "a whole number ≥ 1")
         if control.rounds != "all":
             for turn in control.rounds if not isinstance(control.rounds, str) else [control.rounds]:

@@ -96,5 +96,7 @@ class ForeignModule:
             for name, mask in self.masks.items():
                 fill = self.fills.get(name)
                 parameters[name].copy_(
-                    parameters[name].masked_fill(~mask, 0) if fill is None else torch.where(mask, parameters[name], fill)
+                    parameters[name].masked_fill(~mask, 0)
+                    if fill is None
+                    else torch.where(mask, parameters[name], fill)
                 )

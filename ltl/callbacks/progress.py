@@ -83,7 +83,12 @@ class ShowProgress(pl.Callback):
         self.display.skip(self.record.steps_done + (step - pl_module.timeline.first[turn] if self.record.curve else 0))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: tuple[int, int, int], batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: tuple[int, int, int],
+        batch_idx: int,
     ) -> None:
         """Count the chunk."""
         self.display.advance(batch[2] - batch[1])

@@ -22,8 +22,13 @@ CENSORED = 0.95  # a lowest validation loss in the last 5% of a round may not be
 class Cycle(Protocol):
     """The callback that says which start is being trained."""
 
-    current: Start | None
-    theta_0: Tensors
+    @property
+    def current(self) -> Start | None:
+        """What is being trained."""
+
+    @property
+    def theta_0(self) -> Tensors:
+        """The initialisation that it goes back to."""
 
 
 class Record(pl.Callback):
@@ -78,9 +83,9 @@ class Record(pl.Callback):
             module.seconds += time.perf_counter() - begun
         begun = time.perf_counter()
         step, ended = module.position[1], module.position[1] == module.timeline.length
-        loss_sum, loss_count = module.interval_loss
-        module.interval_loss = (0.0, 0)
-        point: Row = {"step": step, "train_loss": float(loss_sum) / max(1, loss_count), "lr": module.lr()}
+        train_loss = float(module.interval_loss) / max(1, module.interval_steps)
+        module.interval_loss, module.interval_steps = torch.zeros(()), 0
+        point: Row = {"step": step, "train_loss": train_loss, "lr": module.lr()}
         if not torch.isfinite(torch.tensor(point["train_loss"])):
             raise LtlError(
                 f"the training loss is {point['train_loss']} before step {step} of round {start.round} "
@@ -141,7 +146,11 @@ class Record(pl.Callback):
             "effective_density": density(on_path),
             "train_accuracy": train_accuracy,
             "train_loss": train_loss,
-            **{f"{split}_{what}": last.get(f"{split}_{what}") for split in ("val", "test") for what in ("accuracy", "loss")},
+            **{
+                f"{split}_{what}": last.get(f"{split}_{what}")
+                for split in ("val", "test")
+                for what in ("accuracy", "loss")
+            },
             **self._early_stop(module.timeline.length),
             "best_test_accuracy": max(point["test_accuracy"] for point in self.curve if "test_accuracy" in point),
             "steps": steps,

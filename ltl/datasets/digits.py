@@ -27,7 +27,7 @@ def load_digits(
 
     The set has no official split: `split_generator` draws the test examples first, so that they depend on nothing else.
     """
-    from sklearn.datasets import load_digits as embedded  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits as embedded
 
     images, labels = embedded(return_X_y=True)
     if not 1 <= test < len(labels):

@@ -16,6 +16,8 @@ class ConvNet(nn.Sequential):
     size (padding 1). LtlError for images too small for the poolings.
     """
 
+    WIDTHS = ("blocks", "widths")
+
     def __init__(
         self,
         *,

@@ -14,6 +14,8 @@ class LeNet(nn.Sequential):
     `widths` are the units of the hidden layers; `dropout` is the fraction of each layer's units that is dropped.
     """
 
+    WIDTHS = ("widths",)
+
     def __init__(self, *, input_shape: Sequence[int], outputs: int, widths: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.add_module("flatten", nn.Flatten())

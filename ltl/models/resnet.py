@@ -16,6 +16,8 @@ class ResNet(nn.Sequential):
     1x1 convolutions with BatchNorm, as in Frankle & Carbin (2019), not the parameter-free ones of He et al. (2016).
     """
 
+    WIDTHS = ("width",)
+
     def __init__(self, *, input_shape: Sequence[int], outputs: int, blocks: Sequence[int], width: int) -> None:
         super().__init__()
         # A 3x3 convolution with stride 2 rounds up: even one pixel survives, so the size of the images is no limit.

@@ -15,6 +15,8 @@ class VGG(nn.Sequential):
     the poolings.
     """
 
+    WIDTHS = ("blocks",)
+
     def __init__(self, *, input_shape: Sequence[int], outputs: int, blocks: Sequence[Sequence[int]]) -> None:
         super().__init__()
         convolutions = sum(len(block) for block in blocks)

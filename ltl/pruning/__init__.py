@@ -1,1 +1,1 @@
-"""A pruning method as a point in a product of pure functions (DESIGN §4): criterion × allocation × schedule × survivors × filler."""
+"""Pruning methods as points in a product: criterion × allocation × schedule × survivors × filler (DESIGN §4)."""

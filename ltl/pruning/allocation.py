@@ -47,26 +47,20 @@ def per_layer(
         multiples = {**kinds, **layers}
         removals = {name: floor(target.rate * multiples[name], int(masks[name].sum())) for name in names}
     else:
-        removals = _apportion(
-            {name: int(masks[name].sum()) for name in names}, _surplus(masks, target.density or 0.0)
-        )
+        removals = _apportion({name: int(masks[name].sum()) for name in names}, _surplus(masks, target.density or 0.0))
     return {
         name: _without_lowest(scores[name], mask, removals[name], name, allow_empty) if name in removals else mask
         for name, mask in masks.items()
     }
 
 
-def global_pool(
-    scores: Tensors, masks: Masks, target: Target, *, exclude: Sequence[str], allow_empty: bool
-) -> Masks:
+def global_pool(scores: Tensors, masks: Masks, target: Target, *, exclude: Sequence[str], allow_empty: bool) -> Masks:
     """Prune by one threshold over all layers that are not excluded (Frankle & Carbin 2019, §4)."""
     names = included(masks, exclude, "pruner.allocation.exclude")
     pool = torch.cat([masks[name].flatten() for name in names])
     score = torch.cat([scores[name].flatten() for name in names])
-    if target.rate is not None:
-        removal = floor(target.rate, int(pool.sum()))
-    else:
-        removal = _surplus(masks, target.density or 0.0)
+    by_rate = target.rate is not None
+    removal = floor(target.rate or 0.0, int(pool.sum())) if by_rate else _surplus(masks, target.density or 0.0)
     eligible = pool if allow_empty else pool & ~_last_ones(scores, masks, names)
     if removal > int(eligible.sum()):
         raise LtlError(
@@ -74,7 +68,7 @@ def global_pool(
             "lower pruner.rounds or pruner.rate, or set pruner.allocation.allow_empty=true."
         )
     pool = pool & ~lowest(score, eligible, removal)
-    parts = pool.split([masks[name].numel() for name in names])
+    parts = torch.split(pool, [masks[name].numel() for name in names])
     new = {name: part.view_as(masks[name]) for name, part in zip(names, parts, strict=True)}
     return {name: new.get(name, mask) for name, mask in masks.items()}
 

@@ -1,4 +1,4 @@
-"""One method: a point in the product criterion × allocation × survivors × filler, with what happens to momentum and lr."""
+"""One pruning method: criterion × allocation × survivors × filler, and what happens to momentum and lr."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,12 +33,3 @@ class Pruner:
             if not torch.isfinite(score[evidence.masks[name]]).all():
                 raise FloatingPointError(f"the scores of {name} are not finite")
         return self.allocation(scores, evidence.masks, target)
-
-    def weights(self, evidence: Evidence, masks: Masks) -> Tensors:
-        """Return what every parameter and buffer is set to: survivors where the mask is 1, the filler elsewhere."""
-        kept = self.survivors(evidence, masks)
-        fill = self.filler(evidence, masks)
-        return {
-            name: torch.where(masks[name], value, fill[name]) if name in masks else value
-            for name, value in kept.items()
-        }

@@ -17,10 +17,7 @@ class Event:
 
 def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
     """Prune `rate` of what remains after each round's training (Frankle & Carbin 2019, App. B, strategy 1)."""
-    return [
-        Event(turn, length, Target(rate=rate), length + turn * (length - rewind_step))
-        for turn in range(rounds)
-    ]
+    return [Event(turn, length, Target(rate=rate), length + turn * (length - rewind_step)) for turn in range(rounds)]
 
 
 def after_dense(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:

@@ -50,5 +50,3 @@ def control_start(
     step = 0 if fresh else int(ticket.metadata["rewind_step"])
     fills = {} if fresh else ticket.fills
     return Start(arm, draw, turn, masks, theta, fills, step, int(ticket.metadata["search_steps"]))
-
-

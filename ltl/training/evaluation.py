@@ -13,7 +13,7 @@ def evaluate(network: nn.Module, dataset: Dataset, split: Split, batch: int) -> 
     network.eval()
     metric = dataset.metric().to(split.inputs.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.inputs.device)
-    for inputs, targets in zip(split.inputs.split(batch), split.targets.split(batch), strict=True):
+    for inputs, targets in zip(torch.split(split.inputs, batch), torch.split(split.targets, batch), strict=True):
         outputs = network(inputs).float()
         loss += dataset.loss(outputs, targets, reduction="sum")
         metric.update(outputs, targets)

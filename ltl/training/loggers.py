@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ltl.results import METRIC_COLUMNS, Row, read_table, write_table
 
-_JOB = ("trial", "arm")
+_KEY = ("trial", "arm", "draw", "round")
 
 
 class CsvLogger(Logger):
     """Collects evaluations and appends them to `<folder>/metrics.csv` at round ends.
 
-    The first row of an arm in this process replaces what an earlier, interrupted process wrote from that step on.
+    The first row of a round in this process replaces what an earlier, interrupted one wrote of it from that step on.
     """
 
     def __init__(self, *, folder: str | Path) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._pending: list[Row] = []
-        self._seen: set[tuple[str, ...]] = set()
+        self._earlier = {self._key(row) for row in read_table(self.path)}
 
     @property
     def name(self) -> str:
@@ -41,10 +41,11 @@ class CsvLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Take one evaluation."""
         row = {name: metrics[name] for name in METRIC_COLUMNS if name in metrics}
-        job = tuple(str(row[name]) for name in _JOB)
-        if job not in self._seen:
-            self._seen.add(job)
-            self._drop(job, int(row["total_step"]))
+        if (key := self._key(row)) in self._earlier:
+            self._earlier.remove(key)
+            rows = read_table(self.path)
+            kept = [one for one in rows if self._key(one) != key or int(one["step"]) < int(row["step"])]
+            write_table(self.path, METRIC_COLUMNS, kept)
         self._pending.append(row)
 
     @rank_zero_only
@@ -62,10 +63,6 @@ class CsvLogger(Logger):
             file.write(text.getvalue())
         self._pending = []
 
-    def _drop(self, job: tuple[str, ...], step: int) -> None:
-        rows = read_table(self.path)
-        kept = [
-            row for row in rows if tuple(row[name] for name in _JOB) != job or int(row["total_step"] or 0) < step
-        ]
-        if len(kept) < len(rows):
-            write_table(self.path, METRIC_COLUMNS, kept)
+    @staticmethod
+    def _key(row: Row) -> tuple[str, ...]:
+        return tuple(str(row[name]) for name in _KEY)

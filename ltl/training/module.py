@@ -45,7 +45,8 @@ class MaskedTraining(pl.LightningModule):
         self.position: Position = (0, timeline.first[0])
         self.lr_held = False  # the learning rate stays at the schedule's last value
         self.seconds = 0.0  # training alone, since reset by whoever records it
-        self.interval_loss = (0.0, 0)  # summed on the device, with its count of steps
+        self.interval_loss = torch.zeros(())  # summed on the device since the last evaluation
+        self.interval_steps = 0
         self._draws = [module for module in network.modules() if isinstance(module, Dropout)]
         self._augments = dataset.augment is not None
         self._generator = torch.Generator(device=dataset.train.inputs.device)
@@ -54,6 +55,7 @@ class MaskedTraining(pl.LightningModule):
         self._fills: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         self._base_lrs: list[float] = []
         self._lr_factor: float | None = None
+        self._rank, self._processes, self._autocast = 0, 1, False
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimiser over all parameters."""
@@ -85,6 +87,11 @@ class MaskedTraining(pl.LightningModule):
                 if fill is not None:
                     self._fills.append((parameters[name], ~mask, fill))
 
+    def on_fit_start(self) -> None:
+        """Look up once what every step asks."""
+        self._rank, self._processes = self.trainer.global_rank, self.trainer.world_size
+        self._autocast = "mixed" in str(self.trainer.precision)
+
     def forget_lr(self) -> None:
         """Write the learning rate anew at the next step: the optimiser's own copy was replaced."""
         self._lr_factor = None
@@ -106,18 +113,19 @@ class MaskedTraining(pl.LightningModule):
             loss = self.masked_step(inputs, targets, lightning_optimizer if step == stop - 1 else optimizer)
             total += loss
         self.position = (turn, stop)
-        self.interval_loss = (self.interval_loss[0] + total, self.interval_loss[1] + stop - start)
+        self.interval_loss = self.interval_loss.to(total.device) + total
+        self.interval_steps += stop - start
         self.seconds += time.perf_counter() - begun
 
     def masked_step(self, inputs: Tensor, targets: Tensor, optimizer: Any) -> Tensor:
         """Do one optimiser step on a batch: backward, mask, clip, step; return the detached loss."""
         loss = self.dataset.loss(self.network(inputs), targets)
-        if self.trainer.world_size > 1:
+        if self._processes > 1:
             self.manual_backward(loss)
         else:
-            loss.backward()
+            torch.autograd.backward(loss)
         if self._float_masks:
-            gradients = [weight.grad for weight in self._weights]
+            gradients = [weight.grad for weight in self._weights if weight.grad is not None]
             torch._foreach_mul_(gradients, self._float_masks)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
@@ -125,18 +133,18 @@ class MaskedTraining(pl.LightningModule):
         optimizer.zero_grad()
         for weight, pruned, fill in self._fills:
             weight.data[pruned] = fill[pruned]
-        if torch.is_autocast_enabled(self.device.type):
+        if self._autocast:
             torch.clear_autocast_cache()  # it holds low-precision copies of the weights before this step
         return loss.detach()
 
     def _batch(self, turn: int, step: int) -> tuple[Tensor, Tensor]:
         indices = self.order.indices(turn, step)
-        if self.trainer.world_size > 1:
-            indices = indices[self.trainer.global_rank :: self.trainer.world_size]
+        if self._processes > 1:
+            indices = indices[self._rank :: self._processes]
         if not self._augments and not self._draws:
             return self.dataset.batch(indices, None)
         key = 0 if self.order.by_round == "same" else turn
-        keys = (key, step, self.trainer.global_rank)
+        keys = (key, step, self._rank)
         self._generator.manual_seed(stream_seed("augmentation", self.augmentation_seed, *keys))
         for module in self._draws:
             module.generator = self._generator
@@ -151,7 +159,7 @@ class MaskedTraining(pl.LightningModule):
 
 
 class Chunks:
-    """The loader: what it yields depends on the module's position alone, so a resumed run sees what it would have seen."""
+    """The loader: what it yields depends on the module's position alone, so a resumed run sees the same."""
 
     def __init__(self, module: MaskedTraining) -> None:
         self.module = module

@@ -11,9 +11,9 @@ from ltl.rng import generator
 class DataOrder:
     """An endless sequence of random permutations of the examples, cut into full batches.
 
-    Batch t holds positions t·batch … (t+1)·batch − 1 of the permutations laid end to end, so every example is seen once
-    an epoch and every batch is full. The permutation is keyed by the data epoch within the round, hence any step's batch
-    can be had without those before it. `by_round="fresh"` draws other permutations in every round.
+    Batch t holds positions t·batch … (t+1)·batch − 1 of the permutations laid end to end, so every example is seen
+    once an epoch and every batch is full. The permutation is keyed by the data epoch within the round, hence any step's
+    batch can be had without those before it. `by_round="fresh"` draws other permutations in every round.
     """
 
     def __init__(

@@ -1,0 +1,48 @@
+"""What tests share: tiny problems, and run folders made through the real command line's own functions."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)
+
+CONF = Path(__file__).parents[1] / "conf"
+TINY = (
+    "length=12it",
+    "eval_every=5it",
+    "trials=1",
+    "pruner.rounds=2",
+    "model.widths=[12,8]",
+    "batch=20",
+    "dataset.limit=200",
+)
+
+
+def composed(*overrides: str) -> DictConfig:
+    """Return the configuration of a run."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., Path]:
+    """Run a job in this process, in a folder of its own, and return the folder."""
+    from ltl.launch import train
+
+    def run(*overrides: str, folder: str = "run", tiny: bool = True) -> Path:
+        where = tmp_path / folder
+        cfg = composed(*(TINY if tiny else ()), *overrides)
+        (where / ".hydra").mkdir(parents=True, exist_ok=True)
+        (where / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        (where / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
+        train(cfg, where, Console(quiet=True))
+        return where
+
+    return run

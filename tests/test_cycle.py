@@ -1,0 +1,265 @@
+"""Laws of the prune-rewind cycle, on whole runs: exact rewinding, exact masks, and hashes that nothing else changes."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ltl.callbacks import PruneRewind
+from ltl.masks import density, kept
+from ltl.results import TIME_COLUMNS, read_status, read_table
+from ltl.tickets import load
+
+Launch = Callable[..., Path]
+
+
+def tickets(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("tickets/*/*.safetensors"))
+    }
+
+
+def rows(folder: Path, *without: str) -> list[dict[str, str]]:
+    table = read_table(folder / "rounds.csv")
+    return [{name: value for name, value in row.items() if name not in (*TIME_COLUMNS, *without)} for row in table]
+
+
+def hashes(folder: Path) -> list[tuple[str, ...]]:
+    names = ("trial", "arm", "draw", "round", "test_accuracy", "test_loss", "train_loss", "init_sha256", "mask_sha256")
+    return [tuple(row[name] for name in names) for row in read_table(folder / "rounds.csv")]
+
+
+class Spy(pl.Callback):
+    """Looks at weights and optimiser slots after every step (with chunk=1), and at the start of every round."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.starts: list[dict[str, torch.Tensor]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        turn, step = pl_module.position  # type: ignore[misc]
+        if step == pl_module.timeline.first[turn]:  # type: ignore[union-attr, index]
+            self.starts.append({name: value.detach().clone() for name, value in pl_module.networks()[0].items()})  # type: ignore[operator]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        cycle = next(one for one in trainer.callbacks if hasattr(one, "current"))  # type: ignore[attr-defined]
+        parameters = dict(pl_module.network.named_parameters())  # type: ignore[union-attr, operator]
+        for name, mask in cycle.current.masks.items():
+            assert bool((parameters[name][~mask] == 0).all())
+            for slot in trainer.optimizers[0].state[parameters[name]].values():
+                if isinstance(slot, torch.Tensor) and slot.shape == mask.shape:
+                    assert bool((slot[~mask] == 0).all())
+        self.steps += 1
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    """Add a Spy to every Trainer."""
+    spy = Spy()
+    make = pl.Trainer.__init__
+
+    def patched(self: pl.Trainer, *args: object, callbacks: list[pl.Callback], **kwargs: object) -> None:
+        cycles = [one for one in callbacks if isinstance(one, PruneRewind)]
+        make(self, *args, callbacks=[*callbacks, spy] if cycles else callbacks, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pl.Trainer, "__init__", patched)
+    return spy
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        "imp",
+        "imp_oneshot",
+        "imp_late",
+        "imp_late pruner.momentum=saved",
+        "lr_rewind",
+        "finetune",
+        "random",
+        "magnitude_init",
+    ],
+)
+def test_pruned_weights_and_their_slots_are_zero_after_every_step(
+    launch: Launch, spy: Spy, pruner: str, optimizer: str
+) -> None:
+    """Momentum, Adam moments and weight decay must not move a pruned weight, whatever happens between rounds."""
+    launch(
+        f"pruner={pruner.split()[0]}",
+        *pruner.split()[1:],
+        f"optimizer={optimizer}",
+        "optimizer.weight_decay=0.01",
+        "clip=0.5",
+        "recipe.rewind_to=3it",
+        "hardware.chunk=1",
+        "control=none",
+    )
+    assert spy.steps == (12 + 2 * 9 if pruner.startswith("imp_late") else 36)
+
+
+def test_every_rewind_is_exact(launch: Launch, spy: Spy) -> None:
+    """Lightning's own ModelPruning aliases the saved copy and survives one rewind only."""
+    folder = launch("control=none", "pruner.rounds=3", "optimizer=adamw")
+    theta_0 = load(folder / "tickets/trial-0/round-00.safetensors").state
+    assert len(spy.starts) == 4
+    for turn, start in enumerate(spy.starts):
+        masks = load(folder / f"tickets/trial-0/round-{turn:02d}.safetensors").masks
+        for name, value in start.items():
+            expected = torch.where(masks[name], theta_0[name], 0) if name in masks else theta_0[name]
+            assert torch.equal(value, expected), (turn, name)
+    data = [value.data_ptr() for start in spy.starts for value in start.values()]
+    assert len(set(data)) == len(data)
+
+
+def test_late_rewinding_goes_back_to_the_weights_of_step_k_with_buffers(launch: Launch, spy: Spy) -> None:
+    """θ_k is what round 0 had at step k, BatchNorm statistics included, in every later round."""
+    common = ("model=resnet20", "model.width=2", "model.blocks=[1]", "eval_every=3it", "control=none")
+    slim = [one for one in common if "widths" not in one]
+    folder = launch(
+        *slim, "pruner=imp_late", "pruner.rewind_to=3it", "length=7it", "pruner.rounds=2", "trials=1", "batch=20",
+        "dataset.limit=200", "pruner.allocation.exclude=[output.weight]", tiny=False,
+    )  # fmt: skip
+    short = launch(
+        *slim, "pruner=finetune", "length=3it", "pruner.rounds=1", "trials=1", "batch=20", "dataset.limit=200",
+        "pruner.rate=0.001", "pruner.allocation.exclude=[output.weight]", folder="short", tiny=False,
+    )  # fmt: skip
+    at_3 = load(short / "tickets/trial-0/round-01.safetensors").state  # trained for exactly 3 steps
+    for turn in (1, 2):
+        ticket = load(folder / f"tickets/trial-0/round-{turn:02d}.safetensors")
+        assert ticket.metadata["rewind_step"] == "3"
+        assert all(torch.equal(value, at_3[name]) for name, value in ticket.state.items())
+    assert int(at_3["stem.norm.num_batches_tracked"]) == 3
+    table = read_table(folder / "rounds.csv")
+    assert [row["steps"] for row in table] == ["7", "4", "4"]
+    assert [row["total_steps"] for row in table] == ["7", "11", "15"]
+
+
+def test_masks_shrink_by_exact_counts(launch: Launch) -> None:
+    """20% of what is left goes each round, 10% in the output layer, always ⌊rate · n⌋."""
+    folder = launch("pruner.rounds=4", "control=none")
+    before = None
+    for turn in range(5):
+        masks = load(folder / f"tickets/trial-0/round-{turn:02d}.safetensors").masks
+        if before is not None:
+            for name, mask in masks.items():
+                assert not (mask & ~before[name]).any()
+                n = int(before[name].sum())
+                assert int(mask.sum()) == n - int((0.1 if name == "output.weight" else 0.2) * n + 1e-9)
+        assert read_table(folder / "rounds.csv")[turn]["weights_left"] == str(kept(masks))
+        assert float(read_table(folder / "rounds.csv")[turn]["density"]) == density(masks)
+        before = masks
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("hardware.chunk=1",),
+        ("hardware.chunk=7",),
+        ("logger=none",),
+        ("eval_every=2it",),
+        ("eval_every=100it",),
+        ("hardware.checkpoint_every=0",),
+        ("hardware.eval_batch=7",),
+        (),
+    ],
+)
+def test_nothing_but_the_science_changes_a_hash(launch: Launch, other: tuple[str, ...]) -> None:
+    """Chunk length, logger, evaluations, checkpoints and a second run of the same command leave every hash as it is."""
+    fixed = ("pruner=imp_late", "pruner.rewind_to=4it", "control=[reinit,random_mask,random_ticket,small_dense]")
+    one, two = launch(*fixed, folder="one"), launch(*fixed, *other, folder="two")
+    names = ("trial", "arm", "draw", "round", "test_accuracy", "train_accuracy", "init_sha256", "mask_sha256")
+    pick = [[tuple(row[name] for name in names) for row in rows(folder)] for folder in (one, two)]
+    assert pick[0] == pick[1]
+    states = [[load(path).state for path in sorted(folder.glob("tickets/*/*"))] for folder in (one, two)]
+    for left, right in zip(*states, strict=True):
+        assert all(torch.equal(left[name], right[name]) for name in left)
+    if not other:
+        assert tickets(one) == tickets(two)
+
+
+def test_a_trial_alone_is_the_same_trial_of_many(launch: Launch) -> None:
+    """seed=3 equals trial 3 of seed=0 trials=4, bit for bit, in the search and its controls."""
+    fixed = ("control=[reinit,random_mask]", "pruner=random", "draws=2")
+    alone, many = launch(*fixed, "seed=3", folder="alone"), launch(*fixed, "trials=4", folder="many")
+    third = [row for row in rows(many, "trial") if row in rows(alone, "trial")]
+    assert [row[1:] for row in hashes(alone)] == [row[1:] for row in hashes(many) if row[0] == "3"]
+    assert len(third) == len(rows(alone))
+    assert len({row[-2] for row in hashes(many) if row[1] == "ticket"}) == 4
+
+
+def test_pinned_streams_make_siblings(launch: Launch) -> None:
+    """Two trials with seeds.init pinned share θ₀ and nothing else."""
+    folder = launch("trials=2", "seeds.init=0", "control=none")
+    table = read_table(folder / "rounds.csv")
+    assert len({row["init_sha256"] for row in table}) == 1
+    assert table[0]["test_loss"] != table[3]["test_loss"]
+    assert table[0]["test_loss"] == rows(launch("control=none", folder="first"))[0]["test_loss"]
+
+
+def test_initialisation_depends_on_no_pruner(launch: Launch) -> None:
+    """All pruners start from the same θ₀ at the same seed."""
+    seen = {
+        hashes(launch(f"pruner={name}", "control=none", folder=name))[0][-2]
+        for name in ("dense", "imp", "imp_oneshot", "random", "magnitude_init", "finetune")
+    }
+    assert len(seen) == 1
+
+
+def test_controls_keep_what_they_say(launch: Launch) -> None:
+    """reinit has the ticket's mask, random_mask its layer counts, small_dense about its number of weights."""
+    folder = launch("control=[reinit,random_mask,random_ticket,small_dense]", "draws=2", "pruner.rate=0.5")
+    table = {(row["arm"], row["draw"], row["round"]): row for row in read_table(folder / "rounds.csv")}
+    assert len(table) == 3 + 4 * 2 * 2
+    for turn in "12":
+        ticket = table["ticket", "0", turn]
+        for draw in "01":
+            reinit, random_mask = table["reinit", draw, turn], table["random_mask", draw, turn]
+            random_ticket, small = table["random_ticket", draw, turn], table["small_dense", draw, turn]
+            assert reinit["mask_sha256"] == ticket["mask_sha256"]
+            assert reinit["init_sha256"] != ticket["init_sha256"]
+            assert random_mask["init_sha256"] == ticket["init_sha256"]
+            assert random_mask["mask_sha256"] != ticket["mask_sha256"]
+            assert random_mask["weights_left"] == random_ticket["weights_left"] == ticket["weights_left"]
+            assert random_ticket["init_sha256"] != ticket["init_sha256"]
+            assert 0.6 * int(ticket["weights_left"]) < int(small["weights_left"]) <= int(ticket["weights_left"])
+            assert float(small["density"]) == 1
+        assert table["reinit", "0", turn]["init_sha256"] != table["reinit", "1", turn]["init_sha256"]
+
+
+def test_a_branch_of_the_same_settings_repeats_the_search(launch: Launch) -> None:
+    """ticket=<folder>@2 with nothing else changed trains round 2 again, bit for bit; other settings change it."""
+    search = launch("control=none")
+    again = launch(f"ticket={search}@2", "control=none", folder="again")
+    assert rows(again) == [row for row in rows(search) if row["round"] == "2"]
+    assert tickets(again) == {}
+    other = launch(f"ticket={search}@2", "seeds.order=9", "control=[random_mask]", folder="other")
+    assert [row["arm"] for row in rows(other)] == ["ticket", "random_mask"]
+    assert rows(other)[0]["mask_sha256"] == rows(again)[0]["mask_sha256"]
+    assert rows(other)[0]["test_loss"] != rows(again)[0]["test_loss"]
+
+
+def test_extending_equals_having_asked_at_once(launch: Launch) -> None:
+    """A finished run with more rounds ends with the rows and tickets of one that asked for them at the start."""
+    fixed = ("pruner=imp_late", "pruner.rewind_to=4it", "pruner.momentum=saved", "control=[reinit,small_dense]")
+    launch(*fixed, "pruner.rounds=1", folder="extended")
+    extended = launch(*fixed, "pruner.rounds=3", folder="extended")
+    at_once = launch(*fixed, "pruner.rounds=3", folder="at_once")
+    assert rows(extended) == rows(at_once)
+    assert tickets(extended) == tickets(at_once)
+    for name in ("layers.csv", "metrics.csv"):
+        pair = [sorted(map(str, read_table(folder / name))) for folder in (extended, at_once)]
+        assert pair[0] == pair[1]
+    assert read_status(extended)["state"] == "done"
+
+
+def test_a_loss_that_is_no_number_fails_in_one_line_and_keeps_finished_rounds(launch: Launch, tmp_path: Path) -> None:
+    """The error names optimizer.lr; status.json says why."""
+    with pytest.raises(ValueError, match=r"training loss is (nan|inf).*lower optimizer.lr"):
+        launch("optimizer=sgd", "optimizer.lr=1e30", "control=none")
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "failed"
+    assert "optimizer.lr" in status["reason"]

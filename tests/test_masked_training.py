@@ -1,0 +1,158 @@
+"""MaskedTraining against an independent loop that multiplies by the mask in the forward pass, bit for bit."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ltl.datasets.dataset import Dataset, Split
+from ltl.models.dropout import Dropout
+from ltl.training.module import MaskedTraining
+from ltl.training.order import DataOrder
+from ltl.training.timeline import Timeline
+
+STEPS, BATCH, EXAMPLES = 30, 16, 100
+
+
+def problem() -> Dataset:
+    source = torch.Generator().manual_seed(1)
+    split = Split(torch.randn(EXAMPLES, 1, 6, 6, generator=source), torch.randint(0, 3, (EXAMPLES,), generator=source))
+    return Dataset("noise", True, split, split, split, (1, 6, 6), 3, None)
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10), nn.ReLU(),
+        nn.Linear(10, 3),
+    )  # fmt: skip
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-2),
+    "nesterov": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-2, nesterov=True),
+    "adam": partial(torch.optim.Adam, lr=1e-2, weight_decay=1e-2),
+    "adamw": partial(torch.optim.AdamW, lr=1e-2, weight_decay=1e-1),
+}
+
+
+def trained(network: nn.Module, masks: dict[str, Tensor], **options: object) -> MaskedTraining:
+    """Train with ltl: one round, held at `masks`."""
+    dataset = problem()
+    chunk = int(options.pop("chunk", 7))  # type: ignore[call-overload]
+    precision = options.pop("precision", "32-true")
+    fills = options.pop("fills", {})
+    module = MaskedTraining(
+        network=network,
+        dataset=dataset,
+        order=DataOrder(examples=EXAMPLES, batch=BATCH, seed=5, by_round="same", device=torch.device("cpu")),
+        timeline=Timeline(length=STEPS, eval_every=11, first=(0,), chunk=chunk),
+        augmentation_seed=0,
+        **{"clip": None, "lr_schedule": lambda step: 0.5 if step > 20 else 1.0, **options},  # type: ignore[arg-type]
+    )
+
+    class Hold(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            module.hold(masks, fills)  # type: ignore[arg-type]
+
+    trainer = pl.Trainer(
+        max_epochs=module.timeline.epochs(), accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[Hold()], precision=precision,  # type: ignore[arg-type]
+    )  # fmt: skip
+    trainer.fit(module)
+    assert module.position == (0, STEPS)
+    return module
+
+
+def half_masks(network: nn.Module) -> dict[str, Tensor]:
+    source = torch.Generator().manual_seed(3)
+    return {
+        name: torch.rand(weight.shape, generator=source) < 0.4
+        for name, weight in network.named_parameters()
+        if weight.dim() > 1
+    }
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_equals_the_mask_in_the_forward_pass_bit_for_bit(name: str, clip: float | None) -> None:
+    """m ⊙ θ, trained by gradients through the product, is what ltl trains with masked gradients."""
+    torch.manual_seed(0)
+    ours, reference = convolutional(), convolutional()
+    reference.load_state_dict(ours.state_dict())
+    masks, dataset = half_masks(ours), problem()
+    trained(ours, masks, optimizer=OPTIMIZERS[name], clip=clip)
+
+    optimizer = OPTIMIZERS[name](reference.parameters())
+    position, order = 0, torch.empty(0, dtype=torch.long)
+    permutations = DataOrder(examples=EXAMPLES, batch=EXAMPLES, seed=5, by_round="same", device=torch.device("cpu"))
+    stream = torch.cat([permutations.indices(0, epoch) for epoch in range(STEPS * BATCH // EXAMPLES + 1)])
+    for step in range(STEPS):
+        order = stream[position : position + BATCH]
+        position += BATCH
+        for group in optimizer.param_groups:
+            group["lr"] = OPTIMIZERS[name].keywords["lr"] * (0.5 if step > 20 else 1.0)  # type: ignore[attr-defined]
+        effective = {key: value * masks[key] if key in masks else value for key, value in reference.named_parameters()}
+        outputs = functional_call(reference, effective, (dataset.train.inputs[order],))
+        optimizer.zero_grad()
+        F.cross_entropy(outputs, dataset.train.targets[order]).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(reference.parameters(), clip)
+        optimizer.step()
+    theirs = dict(reference.named_parameters()) | dict(reference.named_buffers())
+    for key, value in (dict(ours.named_parameters()) | dict(ours.named_buffers())).items():
+        expected = theirs[key] * masks[key] if key in masks else theirs[key]
+        assert torch.equal(value, expected), key
+
+
+def test_the_mask_makes_a_difference() -> None:
+    """The comparison above would notice a mask that is not applied."""
+    torch.manual_seed(0)
+    one, two = convolutional(), convolutional()
+    two.load_state_dict(one.state_dict())
+    trained(one, half_masks(one), optimizer=OPTIMIZERS["sgd"])
+    trained(two, {}, optimizer=OPTIMIZERS["sgd"])
+    assert not torch.equal(one[4].weight, two[4].weight)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_chunks_of_any_length_give_the_same_bits(precision: str) -> None:
+    """With autocast too, whose cache of low-precision weights must not outlive an optimiser step."""
+    states = []
+    for chunk in (1, 4, 100):
+        torch.manual_seed(0)
+        network = convolutional()
+        trained(network, half_masks(network), optimizer=OPTIMIZERS["adam"], chunk=chunk, precision=precision)
+        states.append(network.state_dict())
+    for state in states[1:]:
+        assert all(torch.equal(state[name], states[0][name]) for name in state)
+
+
+def test_a_fill_is_written_back_after_every_step() -> None:
+    """Pruned weights held at another value than 0 are exactly that value, against momentum and weight decay."""
+    torch.manual_seed(0)
+    network = convolutional()
+    masks = half_masks(network)
+    fills = {name: torch.full(mask.shape, 0.25) for name, mask in masks.items()}
+    trained(network, masks, optimizer=OPTIMIZERS["adamw"], fills=fills)
+    for name, mask in masks.items():
+        assert bool((network.get_parameter(name)[~mask] == 0.25).all())
+        assert bool((network.get_parameter(name)[mask] != 0.25).all())
+
+
+def test_dropout_draws_from_its_own_stream() -> None:
+    """The global generator neither drives dropout nor is touched by training."""
+    states, after = [], []
+    for seed, chunk in ((0, 3), (1, 8)):
+        torch.manual_seed(7)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.ReLU(), Dropout(0.5), nn.Linear(20, 3))
+        torch.manual_seed(seed)
+        trained(network, {}, optimizer=OPTIMIZERS["sgd"], chunk=chunk)
+        after.append((torch.rand(1), torch.Generator().manual_seed(seed)))
+        states.append(network.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert all(torch.equal(draw, torch.rand(1, generator=source)) for draw, source in after)
