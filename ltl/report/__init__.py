@@ -1,1 +1,30 @@
 """The report: reads run folders and knows nothing of training."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ltl.report.report import Report
+
+__all__ = ["show", "write"]
+
+
+def write(folders: "Sequence[Path]", *, out: "Path | None" = None) -> "Report":
+    """Write figures, tables and report.html on run folders (or folders and globs of them) and return what was found.
+
+    They go to the run folder, for several runs to the folder that holds them all, or to `out`. LtlError if there is
+    nothing to report.
+    """
+    # Imported when called: whoever asks for --help waits for neither scipy nor matplotlib.
+    from ltl.report.report import write as write_report
+
+    return write_report(folders, out=out)
+
+
+def show(report: "Report") -> None:
+    """Print the table of rounds, the verdict and the paths of what was written."""
+    from ltl.report.report import show as show_report
+
+    show_report(report)

@@ -118,3 +118,8 @@ ONSET: Mapping[str, tuple[str, str]] = {
     "ticket_below_dense_density": ("ticket", "density from which on the ticket stays below dense accuracy"),
     "reinit_below_dense_density": ("reinit", "density from which on reinitialised masks stay below dense accuracy"),
 }
+NAMES: Mapping[str, str] = (
+    {name: quantity.words for name, quantity in AT_ROUND.items()}
+    | dict(REACH)
+    | {name: words for name, (_, words) in ONSET.items()}
+)

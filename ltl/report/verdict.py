@@ -160,7 +160,7 @@ def against_controls(rows: Sequence[RoundRow]) -> list[Contrast]:
     """
     pairs = [
         (arm, round)
-        for arm in sorted({row.arm for row in rows} - {"ticket"})
+        for arm in dict.fromkeys(row.arm for row in rows if row.arm != "ticket")
         for round in rounds_of(rows, arm)
         if round > 0
     ]

@@ -1,0 +1,35 @@
+"""`python -m ltl.report PATH…`: tables, figures and one HTML page from run folders."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltl.errors import LtlError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report on the run folders that `arguments` name and print its table; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="ltl-report",
+        description="Reads run folders and writes figures (SVG, PNG), tables and one self-contained report.html.",
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="run folder, multirun folder or glob of them"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: the run folder, or the folder of all of them)"
+    )
+    options = parser.parse_args(arguments)
+    from ltl.report import show, write
+
+    try:
+        show(write(options.paths, out=options.out))
+    except (LtlError, OSError) as error:
+        print(f"ltl-report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

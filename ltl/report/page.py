@@ -1,0 +1,143 @@
+"""One self-contained HTML page: opens offline, needs no script, loads nothing."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from ltl.report.axes import Drawing
+from ltl.report.findings import costs, short
+from ltl.report.load import Run
+from ltl.report.style import STYLE
+from ltl.report.tables import Table
+from ltl.report.words import count, dataset_name
+
+if TYPE_CHECKING:
+    from ltl.report.report import Section
+
+_TEXT_COLUMNS = ("verdict", "figure", "source", "setting")
+_RECORDED = ("revision", "device", "threads")
+
+
+def page(
+    sections: Sequence["Section"],
+    gallery: Mapping[str, Sequence[Drawing]],
+    runs: Sequence[Run],
+    unfinished: Sequence[str],
+) -> str:
+    """Return the report as HTML with its figures inside."""
+    single = len(sections) == 1
+    title = sections[0].study.title if single else f"{len(sections)} settings side by side"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">Lottery ticket report · {len(runs)} run{"s"[: len(runs) - 1]}</p>',
+    ]
+    if unfinished:
+        body.append(_caution("Not finished: " + " ".join(unfinished)))
+    if not single:
+        body += [_overview(sections), _figures(gallery["all"])]
+    for number, section in enumerate(sections):
+        body += _section(section, gallery[section.study.label], number, single)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _section(section: "Section", drawings: Sequence[Drawing], number: int, single: bool) -> list[str]:
+    study = section.study
+    parts = [] if single else [f'<h2 id="setting-{number}">{escape(study.label)}</h2>', f"<p>{escape(study.title)}</p>"]
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in section.findings)
+    parts.append(f'<div class="verdict">{sentences}</div>')
+    if section.claim is not None and section.claims is not None:
+        parts += [
+            _heading("Published and measured", single),
+            f'<p>{escape(section.claim.sentence)} <span class="soft">({escape(section.claim.source)})</span></p>',
+            f'<p class="soft">What would speak against it: {escape(section.claim.against)}</p>',
+            _table(section.claims),
+        ]
+    parts += [_heading("Figures", single), _figures(drawings)]
+    parts += [_heading("Rounds", single), _table(section.rounds), f'<p class="soft">{_table_words(section)}</p>']
+    parts += [_heading("What masks do not save", single), f"<p>{escape(costs(study))}</p>"]
+    parts += [_heading("Where this comes from", single), _provenance(study.runs), _config(study.first)]
+    return parts
+
+
+def _heading(text: str, single: bool) -> str:
+    level = 2 if single else 3
+    return f"<h{level}>{text}</h{level}>"
+
+
+def _caution(text: str) -> str:
+    return f'<p class="caution">{escape(text[:1].upper() + text[1:])}</p>'
+
+
+def _figures(drawings: Sequence[Drawing]) -> str:
+    figures = []
+    for drawing in drawings:
+        svg = drawing.svg[drawing.svg.index("<svg") :].replace(
+            "<svg", f'<svg role="img" aria-label="{escape(drawing.caption)}"', 1
+        )
+        figures.append(f"<figure>{svg}<figcaption>{escape(drawing.caption)}</figcaption></figure>")
+    return f'<div class="figures">{"".join(figures)}</div>'
+
+
+def _table(table: Table) -> str:
+    kinds = [' class="text"' if name in _TEXT_COLUMNS else "" for name in table.header]
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(table.header, kinds, strict=True))
+    body = []
+    for row in table.rows:
+        first, *rest = (escape(cell) for cell in row)
+        cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(rest, kinds[1:], strict=True))
+        body.append(f'<tr><th scope="row"{kinds[0]}>{first}</th>{cells}</tr>')
+    # tabindex: a region that scrolls must be reachable without a mouse.
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _table_words(section: "Section") -> str:
+    words = (
+        "Means over trials; ± is half the width of the two-sided 95% confidence interval (3 trials or more). Search "
+        "cost: all steps trained until this round was done. Training: seconds of one training, without evaluation."
+    )
+    return words if section.study.no_verdict else f"{words} Verdicts go by one-sided bounds, see docs/verdicts.md."
+
+
+def _overview(sections: Sequence["Section"]) -> str:
+    rows = [
+        [section.study.label, str(section.study.trials), section.rounds.rows[0][2], short(section.study)]
+        for section in sections
+    ]
+    return _table(Table(["setting", "trials", "dense accuracy at early stop (%)", "verdict"], rows))
+
+
+def _provenance(runs: Sequence[Run]) -> str:
+    run = runs[0]
+    status = run.status
+    sizes = status.get("dataset", {})
+    split = ", ".join(f"{count(sizes[name])} {name}" for name in ("train", "validation", "test") if name in sizes)
+    files = "the canonical files" if sizes.get("canonical") is True else "not the canonical files"
+    versions = ", ".join(f"{name} {version}" for name, version in dict(status.get("versions") or {}).items())
+    entries = [
+        ("data", f"{dataset_name(run)}: {split} ({files})"),
+        (
+            "parameters",
+            f"{count(status.get('parameters') or 0)}, {count(status.get('prunable') or 0)} of them prunable",
+        ),
+        ("seeds", ", ".join(sorted({str(row.trial) for each in runs for row in each.rows}, key=int))),
+        *((name, str(status.get(name))) for name in _RECORDED if status.get(name) is not None),
+        ("versions", versions),
+        ("runs", ", ".join(each.folder.name for each in runs)),
+    ]
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in entries) + "</dl>"
+
+
+def _config(run: Run) -> str:
+    config = OmegaConf.to_yaml(run.config)
+    return f"<details><summary>The whole configuration</summary><pre>{escape(config)}</pre></details>"

@@ -1,0 +1,120 @@
+"""One report: reads the runs, judges them, draws the figures, writes the page."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ltl.errors import LtlError
+from ltl.report.claims import Claim, claim_of, compare
+from ltl.report.comparison import Comparison
+from ltl.report.findings import findings, unfinished
+from ltl.report.load import Run, find_runs, load
+from ltl.report.quantities import NAMES
+from ltl.report.study import Study, studies
+from ltl.report.tables import Table, claims_table, rounds_table, summary_csv
+from ltl.results import write_atomic
+
+# Columns that a terminal has no room for.
+_PAGE_ONLY = ("weights left", "test accuracy at the end (%)", "training (s)")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is said about one study."""
+
+    study: Study
+    findings: Sequence[str]
+    rounds: Table
+    claim: Claim | None
+    comparisons: Sequence[Comparison]
+    claims: Table | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report: its page, its other files, and what they say."""
+
+    page: Path
+    files: Sequence[Path]
+    sections: Sequence[Section]
+    unfinished: Sequence[str]
+
+
+def write(folders: Sequence[Path], *, out: Path | None = None) -> Report:
+    """Write figures, tables and report.html; see `ltl.report.write`."""
+    runs = [load(folder) for folder in find_runs(folders)]
+    found = studies(runs)
+    problems = unfinished(runs)
+    if not found:
+        raise LtlError(f"{_common(runs)} holds no finished round yet: {' '.join(problems) or 'rounds.csv is empty.'}")
+    target = out or (folders[0] if len(folders) == 1 and folders[0].is_dir() else _common(runs))
+    sections = [_section(study) for study in found]
+
+    # matplotlib takes half a second to import: not before there is something to draw.
+    from ltl.report.gallery import draw
+    from ltl.report.page import page
+
+    gallery = draw(found, target / "figures")
+    tables = {
+        target / "figures" / "summary.csv": summary_csv(found),
+        target / "figures" / "rounds.md": "\n".join(_markdown(section) for section in sections),
+    }
+    for path, text in tables.items():
+        write_atomic(path, text.encode())
+    path = target / "report.html"
+    write_atomic(path, page(sections, gallery, runs, problems).encode())
+    drawn = [file for drawings in gallery.values() for drawing in drawings for file in drawing.paths]
+    return Report(path, [*drawn, *tables], sections, problems)
+
+
+def show(report: Report) -> None:
+    """Print the table of rounds, the verdict and the paths of what was written."""
+    terminal = Console()
+    # Without a terminal there is no width to keep to: a wrapped table would be unreadable in a file.
+    console = terminal if terminal.is_terminal else Console(width=200)
+    for section in report.sections:
+        study = section.study
+        title = study.title + (f" ({study.label})" if study.label else "")
+        console.print(f"\n[bold]{title}[/bold], n = {study.trials}", highlight=False)
+        _print_table(console, section.rounds.without(*_PAGE_ONLY) if console is terminal else section.rounds)
+        for sentence in section.findings:
+            console.print(f"• {sentence}", highlight=False, markup=False)
+        if section.claims is not None:
+            _print_table(console, section.claims.without("source", "measured at"))
+    for problem in report.unfinished:
+        console.print(f"• not finished: {problem}", highlight=False, markup=False)
+    console.print(f"\nreport   {report.page}\nfigures  {report.page.parent / 'figures'}", highlight=False, markup=False)
+
+
+def _section(study: Study) -> Section:
+    claim = next((claim for run in study.runs if (claim := claim_of(run))), None)
+    comparisons = compare(study.runs, study.rows, claim, margin=study.margin) if claim else []
+    claims = claims_table(comparisons, NAMES, study.rows) if claim else None
+    return Section(study, findings(study), rounds_table(study), claim, comparisons, claims)
+
+
+def _common(runs: Sequence[Run]) -> Path:
+    folders = [run.folder.resolve() for run in runs]
+    return runs[0].folder if len(folders) == 1 else Path(os.path.commonpath(folders))
+
+
+def _markdown(section: Section) -> str:
+    study = section.study
+    lines = [f"## {study.title}{f' ({study.label})' if study.label else ''}, n = {study.trials}", ""]
+    lines += [f"- {caution}" for caution in study.cautions]
+    lines += [f"- {sentence}" for sentence in section.findings]
+    text = "\n".join(lines) + "\n\n" + section.rounds.markdown()
+    return text + ("\n" + section.claims.markdown() if section.claims is not None else "")
+
+
+def _print_table(console: Console, table: Table) -> None:
+    rich = RichTable(header_style="bold", show_edge=False, pad_edge=False)
+    for name in table.header:
+        rich.add_column(name, justify="left" if name in ("verdict", "figure") else "right")
+    for row in table.rows:
+        rich.add_row(*row)
+    console.print(rich)
