@@ -17,7 +17,7 @@ def launch(cfg: DictConfig, folder: Path) -> None:
     """Train what `folder` does not hold yet, write its report, and print the closing table."""
     train(cfg, folder, Console())
     if rank() == 0:
-        report.show(report.write([folder]), Console())
+        report.show(report.write([folder]))
 
 
 def train(cfg: DictConfig, folder: Path, console: Console) -> None:
