@@ -192,6 +192,20 @@ def test_reach_in_accuracy_ignores_speed_and_honours_its_margin(tmp_path: Path) 
     assert judged(tmp_path / "wide", end | {"margin": 0.01}, gains=lower).word == "reproduced"
 
 
+EARLIER_REACH = figure("earlier_density", 21, "percent", density=None, start=0.6)
+
+
+def test_how_far_down_tickets_are_faster_within_a_published_range(tmp_path: Path) -> None:
+    def speeds(last: int) -> dict[str, Curve]:
+        return {"ticket": lambda round: 1.5 if 3 <= round <= last else 0.7}
+
+    assert judged(tmp_path, EARLIER_REACH, speeds=speeds(8)).word == "reproduced"
+    assert judged(tmp_path / "from-dense", EARLIER_REACH | {"start": None}, speeds=speeds(8)).word == "undecided"
+    assert judged(tmp_path / "short", EARLIER_REACH, speeds=speeds(5)).word == "direction only"
+    cut = judged(tmp_path / "cut", EARLIER_REACH, speeds=speeds(8), censored=lambda arm, trial, round: round == 4)
+    assert cut.words() == "undecided (speed: not judged at 41%)"
+
+
 ONSET = figure("reinit_below_dense_density", 21.1, "percent", density=None)
 
 

@@ -87,7 +87,7 @@ def test_the_page_says_verdict_claim_cost_and_what_masks_do_not_save(whole: Path
     for words in (
         "Tickets match the dense network down to a density of 13.4% (round 9)",
         "In accuracy alone they match down to 10.7% (round 10), with the speed not judged",
-        "Finding that ticket cost 500\u202f000 steps, 10 times one dense training",
+        "Finding and training that ticket cost 500\u202f000 steps, 10 times one dense training",
         "Tickets exist &lt;somewhere&gt;.",
         "What would speak against it: equal reinitialised masks",
         "reproduced",

@@ -50,6 +50,7 @@ def _published(entry: Mapping[str, Any], key: str) -> Published:
         unit,
         entry.get("tolerance"),
         entry.get("margin"),
+        entry.get("start"),
         entry["source"],
     )
 

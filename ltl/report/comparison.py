@@ -17,7 +17,7 @@ from ltl.report.statistics import (
     rounds_of,
     two_sided,
 )
-from ltl.report.verdict import all_matching, differences
+from ltl.report.verdict import all_matching, differences, speed_word
 
 Word = Literal[
     "reproduced",
@@ -38,7 +38,10 @@ SAME_DENSITY = 1.1
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure; `value` is in `unit` (pp, percent or times), `density` a fraction or None."""
+    """One published figure; `value` is in `unit` (pp, percent or times), `density` and `start` are fractions or None.
+
+    `start`: the density at which a published range of densities begins, where it does not begin at dense.
+    """
 
     quantity: str
     arm: str
@@ -47,6 +50,7 @@ class Published:
     unit: str
     tolerance: float | None
     margin: float | None
+    start: float | None
     source: str
 
 
@@ -186,21 +190,28 @@ def _rungs(rows: Sequence[RoundRow], quantity: str, margin: float) -> list[_Rung
             )
             for match in all_matching(rows, margin=margin)
         ]
-    measure = early_stop_accuracy if quantity == "accuracy_density" else end_accuracy
+    measure = end_accuracy if quantity == "end_accuracy_density" else early_stop_accuracy
     rungs = []
     for round in rounds_of(rows):
         if round > 0:
-            gain = differences(rows, round, measure)[0]
-            judged = gain.n >= FEWEST_TRIALS
-            reaches, fails = judged and gain.low > -margin, judged and gain.high < -margin
-            rungs.append(_Rung(density_at(rows, round), gain.n, reaches, fails, "interval across the margin"))
+            gain, log_ratio, censored = differences(rows, round, measure)
+            if quantity == "earlier_density":
+                speed = speed_word(log_ratio, censored)
+                reaches, fails, words = speed == "faster", speed == "slower", f"speed: {speed}"
+            else:
+                judged = gain.n >= FEWEST_TRIALS
+                reaches, fails = judged and gain.low > -margin, judged and gain.high < -margin
+                words = "interval across the margin"
+            rungs.append(_Rung(density_at(rows, round), gain.n, reaches, fails, words))
     return rungs
 
 
 def _compare_reach(rows: Sequence[RoundRow], published: Published, margin: float) -> Comparison:
     """A claim that tickets exist: a procedure that finds them supports it, one that finds none does not refute it."""
     unit = UNITS[published.unit]
-    rungs = _rungs(rows, published.quantity, margin if published.margin is None else published.margin)
+    start = 1.0 if published.start is None else published.start
+    allowed = margin if published.margin is None else published.margin
+    rungs = [rung for rung in _rungs(rows, published.quantity, allowed) if rung.density <= start]
     reached = list(takewhile(lambda rung: rung.reaches, rungs))
     density = reached[-1].density if reached else None
     shown = None if density is None else Interval(density / unit, density / unit, density / unit, reached[-1].n)

@@ -121,7 +121,7 @@ def _cost(study: Study, match: Matching) -> str:
     cost, dense = search_cost(study.rows, match.density), search_cost(study.rows, density_at(study.rows, 0))
     if cost is None or not dense:
         return ""
-    return f"Finding that ticket cost {count(cost)} steps, {cost / dense:.3g} times one dense training."
+    return f"Finding and training that ticket cost {count(cost)} steps, {cost / dense:.3g} times one dense training."
 
 
 def _against_controls(study: Study) -> list[str]:

@@ -87,9 +87,9 @@ class Run:
         """Return the value of a dotted config key as plain Python; None if absent or not resolvable here."""
         try:
             value = OmegaConf.select(self.config, key)
+            return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException:
             return None
-        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 TableRow = TypeVar("TableRow", RoundRow, LayerRow, MetricRow)

@@ -111,6 +111,7 @@ AT_ROUND: Mapping[str, Quantity] = {
 # Judged along the whole run of rounds rather than at one: see claims.py.
 REACH: Mapping[str, str] = {
     "matching_density": "smallest matching density (accuracy at early stop, and speed)",
+    "earlier_density": "smallest density with an earlier early stop than dense",
     "accuracy_density": "smallest density with dense accuracy at early stop",
     "end_accuracy_density": "smallest density with dense accuracy at the end of training",
 }

@@ -73,14 +73,16 @@ def write(folders: Sequence[Path], *, out: Path | None = None) -> Report:
 
 def show(report: Report) -> None:
     """Print the table of rounds, the verdict and the paths of what was written."""
-    terminal = Console()
-    # Without a terminal there is no width to keep to: a wrapped table would be unreadable in a file.
-    console = terminal if terminal.is_terminal else Console(width=200)
+    console = Console()
+    narrow = console.is_terminal
+    if not narrow:
+        # A file has no width to keep to, and a wrapped table is unreadable there.
+        console = Console(width=200)
     for section in report.sections:
         study = section.study
         title = study.title + (f" ({study.label})" if study.label else "")
         console.print(f"\n[bold]{title}[/bold], n = {study.trials}", highlight=False)
-        _print_table(console, section.rounds.without(*_PAGE_ONLY) if console is terminal else section.rounds)
+        _print_table(console, section.rounds.without(*_PAGE_ONLY) if narrow else section.rounds)
         for sentence in section.findings:
             console.print(f"• {sentence}", highlight=False, markup=False)
         if section.claims is not None:

@@ -97,9 +97,9 @@ def too_small(test_images: int | None) -> str | None:
 def matching(rows: Sequence[RoundRow], round: int, *, margin: float) -> Matching:
     """Judge one round of the search against round 0, at the early-stop step; `margin` is a fraction."""
     accuracy, speed, censored = differences(rows, round, early_stop_accuracy)
-    speed_word = _speed_word(speed, censored)
+    word = speed_word(speed, censored)
     return Matching(
-        round, density_at(rows, round), _match_word(accuracy, speed_word, margin), accuracy, speed, speed_word, censored
+        round, density_at(rows, round), _match_word(accuracy, word, margin), accuracy, speed, word, censored
     )
 
 
@@ -112,7 +112,8 @@ def differences(rows: Sequence[RoundRow], round: int, measure: Measure) -> tuple
     return one_sided(paired(values, dense)), one_sided(paired(steps, dense_steps)), len(censored & both)
 
 
-def _speed_word(log_ratio: Interval, censored: int) -> SpeedWord:
+def speed_word(log_ratio: Interval, censored: int) -> SpeedWord:
+    """Judge log(ticket step / dense step) by its one-sided bounds; `censored` counts trials with a censored step."""
     # Censored trials are the slow ones: judging the rest of them would be a choice in favour of speed.
     if censored or log_ratio.n < FEWEST_TRIALS:
         return "not judged"
@@ -121,14 +122,14 @@ def _speed_word(log_ratio: Interval, censored: int) -> SpeedWord:
     return "faster" if log_ratio.high < 0 else "no difference shown"
 
 
-def _match_word(accuracy: Interval, speed_word: SpeedWord, margin: float) -> MatchWord:
+def _match_word(accuracy: Interval, speed: SpeedWord, margin: float) -> MatchWord:
     if accuracy.n < FEWEST_TRIALS:
         return "not judged"
-    if accuracy.high < -margin or speed_word == "slower":
+    if accuracy.high < -margin or speed == "slower":
         return "not matching"
     if accuracy.low <= -margin:
         return "undecided"
-    return "matching in accuracy" if speed_word == "not judged" else "matching"
+    return "matching in accuracy" if speed == "not judged" else "matching"
 
 
 def all_matching(rows: Sequence[RoundRow], *, margin: float) -> list[Matching]:

@@ -1,0 +1,97 @@
+"""The published experiments compose, and each is comparable with its own claim."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONF, composed
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from ltl import schema
+from ltl.masks import prunable
+from ltl.report.claims import Claim, claim_of, not_comparable
+from ltl.report.load import Run
+from ltl.report.quantities import AT_ROUND, ONSET, REACH
+
+NAMES = sorted(path.stem for path in (CONF / "experiment").glob("frankle2019_*.yaml"))
+CANONICAL = {"dataset": {"canonical": True, "test": 10_000}}
+
+
+def experiment(name: str, *overrides: str) -> tuple[Run, Claim]:
+    # As in a run folder: written by Hydra, read back from the file.
+    config = OmegaConf.create(OmegaConf.to_yaml(composed(f"experiment={name}", *overrides)))
+    assert isinstance(config, DictConfig)
+    run = Run(Path(name), config, CANONICAL, [], [], [])
+    claim = claim_of(run)
+    assert claim is not None
+    return run, claim
+
+
+def test_all_experiments_are_there() -> None:
+    variants = ["lenet", "lenet_oneshot", "conv2", "conv4", "conv6"]
+    variants += [f"{model}{how}" for model in ("resnet20", "vgg19") for how in ("", "_warmup", "_low_lr")]
+    assert [f"frankle2019_{variant}" for variant in sorted(variants)] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_is_a_test_of_its_own_claim(name: str) -> None:
+    run, claim = experiment(name)
+    assert not_comparable(run, claim) is None
+    assert len(claim.setting) > 15
+    schema.check(run.config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_smoke_run_is_not(name: str) -> None:
+    run, claim = experiment(name, "debug=fast")
+    reason = not_comparable(run, claim)
+    assert reason is not None
+    assert "length: 6it, published with" in reason
+
+
+def densities(run: Run) -> list[float]:
+    """The densities of all rounds, by the network's own sizes and the paper's rates."""
+    settings = {
+        key: value for key, value in run.setting("model").items() if key not in ("_target_", "_partial_", "name")
+    }
+    mnist = run.setting("dataset.name") == "mnist"
+    with torch.device("meta"):
+        network = get_class(run.setting("model._target_"))(
+            **settings, input_shape=(1, 28, 28) if mnist else (3, 32, 32), outputs=10
+        )
+    weights = {name: parameter for name, parameter in network.named_parameters() if name in prunable(network)}
+    allocation, rate, last = run.setting("pruner.allocation"), run.setting("pruner.rate"), list(weights)[-1]
+
+    def multiple(name: str, dimensions: int) -> float:
+        if any(fnmatch(name, pattern) for pattern in allocation["exclude"]):
+            return 0.0
+        kind = "output" if name == last else "conv" if dimensions == 4 else "linear"
+        return float(allocation.get(kind, 1.0))
+
+    sizes = [(weight.numel(), 1 - rate * multiple(name, weight.ndim)) for name, weight in weights.items()]
+    total = sum(size for size, _ in sizes)
+    rounds = range(run.setting("pruner.rounds") + 1)
+    return [sum(size * keep**round for size, keep in sizes) / total for round in rounds]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rounds_reach_every_published_density(name: str) -> None:
+    run, claim = experiment(name)
+    measured = densities(run)
+    for published in claim.published:
+        if published.quantity in AT_ROUND and published.density is not None:
+            assert min(abs(density / published.density - 1) for density in measured) <= 0.1, published
+        if published.quantity in REACH or published.quantity in ONSET:
+            assert measured[-1] <= published.value / 100, published
+    assert claim.sentence and claim.against
+    assert "1803.03635" in claim.source
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.startswith(("frankle2019_resnet20", "frankle2019_vgg19"))]
+)
+def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str) -> None:
+    run, _ = experiment(name)
+    assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
