@@ -36,7 +36,7 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     assert isinstance(stored, DictConfig)
     before = [str(one) for one in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     new = [argument for argument in arguments if not argument.startswith(("resume=", "hydra."))]
-    old_cfg, new_cfg = _compose(conf, before), _compose(conf, [*before, *new])
+    old_cfg, new_cfg = composed(before, conf), composed([*before, *new], conf)
     old, wanted, kept = (dict(_leaves(OmegaConf.to_container(cfg))) for cfg in (old_cfg, new_cfg, stored))
     for key in sorted({*old, *wanted}):
         if old.get(key) == wanted.get(key):
@@ -63,10 +63,11 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
     """
     if any(argument.startswith("-") for argument in arguments):
         return
-    schema.check(_compose(conf, [argument for argument in arguments if not argument.startswith("hydra")]))
+    schema.check(composed([argument for argument in arguments if not argument.startswith("hydra")], conf))
 
 
-def _compose(conf: Path, overrides: Sequence[str]) -> DictConfig:
+def composed(overrides: Sequence[str], conf: Path) -> DictConfig:
+    """Compose a configuration as Hydra would; LtlError in one line for whatever does not compose."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException, MissingConfigException
@@ -95,7 +96,7 @@ def _one_line(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key and key in text:
-            keys = [name for name, _ in _leaves(OmegaConf.to_container(_compose(conf, [])))]
+            keys = [name for name, _ in _leaves(OmegaConf.to_container(composed([], conf)))]
             near = difflib.get_close_matches(key, keys, 1)
             hint = f" Did you mean {near[0]}?" if near and near[0] != key else ""
             return f"{override} is not possible: {text.split(' full_key')[0].rstrip('.')}.{hint}"

@@ -20,7 +20,9 @@ CONF = Path(__file__).parents[1] / "conf" / "dataset"
 
 def load(name: str, *, split_seed: int = 0, **overrides: Any) -> Dataset:
     """Load the data set of conf/dataset/<name>.yaml with `overrides` of its keys."""
-    settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=True)  # type: ignore[assignment]
+    file = OmegaConf.load(CONF / f"{name}.yaml")
+    whole = OmegaConf.merge({"recipe": {"augment": False}}, file if "dataset" in file else {"dataset": file})
+    settings: dict[str, Any] = OmegaConf.to_container(whole, resolve=True)["dataset"]  # type: ignore[assignment, index, call-overload]
     loader = get_method(settings.pop("_target_"))
     return loader(**{**settings, **overrides}, split_generator=generator("order", split_seed, "split"))
 

@@ -30,6 +30,8 @@ class IntervalCheckpoint(Checkpoint):
         assert isinstance(pl_module, MaskedTraining)
         ended = pl_module.position[1] == pl_module.timeline.length
         if ended or time.monotonic() - self._written >= self.every:
+            for logger in trainer.loggers:
+                logger.save()  # a resumed run logs from the checkpoint on
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 

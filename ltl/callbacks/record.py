@@ -165,8 +165,6 @@ class Record(pl.Callback):
         self.rows.append(row)
         self.layer_rows += [{**self._identity(start), **layer} for layer in layers]
         self.finish(start, row, self.layer_rows[-len(layers) :])
-        for logger in trainer.loggers:
-            logger.save()
         self.curve, self.eval_seconds, module.seconds = [], 0.0, 0.0
 
     def _early_stop(self, length: int) -> Row:

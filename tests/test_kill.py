@@ -1,0 +1,136 @@
+"""A run killed at any moment and resumed ends as the uninterrupted one: all columns but times, all ticket bytes."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import kills
+import pytest
+from test_cycle import rows, tickets
+
+from ltl.results import read_status, read_table
+
+JOB = [
+    "pruner=imp_late", "pruner.rewind_to=7it", "pruner.momentum=saved", "pruner.rounds=2", "control=[random_mask]",
+    "trials=2", "length=40it", "eval_every=9it", "batch=20", "model.widths=[40,20]", "model.dropout=0.2",
+    "dataset.augment=true", "optimizer=sgd", "lr_schedule=cosine", "hardware.chunk=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[ForkServerContext]:
+    """Processes forked from one that has imported PyTorch; it looks for modules in PYTHONPATH only."""
+    context = multiprocessing.get_context("forkserver")
+    tests = Path(__file__).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
+        context.set_forkserver_preload(["kills"])
+        forkserver.ensure_running()
+        yield context
+
+
+@pytest.fixture(scope="module")
+def whole(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The uninterrupted run, and the processor seconds it takes."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    process = context.Process(target=kills.run, args=(str(folder), JOB, None, 0))
+    process.start()
+    seconds = 0.0
+    while process.is_alive():
+        seconds = max(seconds, processor_seconds(process.pid))
+        time.sleep(0.002)
+    process.join()
+    assert process.exitcode == 0
+    return folder, seconds
+
+
+def processor_seconds(pid: int | None) -> float:
+    """Return what a process has used so far (0 if it is gone): unlike the clock it does not run on under load."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def finish(context: ForkServerContext, folder: Path, overrides: list[str]) -> int | None:
+    process = context.Process(target=kills.run, args=(str(folder), overrides, None, 0))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def everything(folder: Path) -> dict[str, object]:
+    tables = {name: read_table(folder / name) for name in ("layers.csv", "metrics.csv")}
+    ordered = {name: sorted(map(str, table)) for name, table in tables.items()}
+    return {"rounds": rows(folder), "tickets": tickets(folder), "state": read_status(folder)["state"], **ordered}
+
+
+def check(context: ForkServerContext, folder: Path, whole: Path) -> None:
+    assert read_status(folder)["state"] == "interrupted"
+    assert finish(context, folder, JOB) == 0
+    assert everything(folder) == everything(whole)
+    leftovers = [path.name for path in folder.rglob(".*.tmp") if path.suffix in (".safetensors", ".csv")]
+    assert not leftovers
+
+
+@pytest.mark.parametrize("moment", range(20))
+def test_killed_at_a_random_moment(
+    context: ForkServerContext, whole: tuple[Path, float], tmp_path: Path, moment: int
+) -> None:
+    """The moments are spread over the whole run: one at random in each twentieth of it."""
+    folder, overrides = tmp_path / "run", [*JOB, f"hardware.checkpoint_every={0 if moment % 2 else 300}"]
+    share = (moment + random.Random(moment).random()) / 20
+    process = context.Process(target=kills.run, args=(str(folder), overrides, None, 0))
+    process.start()
+    status = folder / "status.json"
+    while not status.exists():  # before that there is nothing to resume
+        time.sleep(0.002)
+    begun = processor_seconds(process.pid)
+    while process.is_alive() and processor_seconds(process.pid) < begun + share * (0.9 * whole[1] - begun):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the run had ended before it was killed: make the job longer"
+    check(context, folder, whole[0])
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+@pytest.mark.parametrize("point", kills.POINTS)
+def test_killed_at_a_named_point(
+    context: ForkServerContext, whole: tuple[Path, float], tmp_path: Path, point: str, count: int
+) -> None:
+    """In training, in an evaluation, in a pruning, and with half of a ticket or a checkpoint written."""
+    passages = {"training": 30 * count, "evaluation": 8 * count, "pruning": min(count, 4), "ticket": min(count, 6)}
+    folder = tmp_path / "run"
+    process = context.Process(target=kills.run, args=(str(folder), JOB, point, passages.get(point, count)))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    check(context, folder, whole[0])
+
+
+def test_a_torn_checkpoint_is_refused_in_one_line(context: ForkServerContext, whole: tuple[Path, float]) -> None:
+    """A checkpoint that was altered is never trained on."""
+    from ltl.callbacks.checkpoint import CheckedCheckpointIO
+
+    path = next(whole[0].glob("checkpoints/*.ckpt"))
+    assert CheckedCheckpointIO().load_checkpoint(path)["epoch"] > 0
+    content = bytearray(path.read_bytes())
+    before = hashlib.sha256(content).hexdigest()
+    for place in range(0, len(content), len(content) // 50):
+        altered = path.with_name("altered.ckpt")
+        altered.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=r"altered.ckpt is damaged"):
+            CheckedCheckpointIO().load_checkpoint(altered)
+        altered.write_bytes(content[:place])
+        with pytest.raises(ValueError, match=r"altered.ckpt is damaged"):
+            CheckedCheckpointIO().load_checkpoint(altered)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
