@@ -1,5 +1,6 @@
 """The written report: figures in words, a page that needs nothing else, a command that answers in one line."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -251,6 +252,18 @@ def test_a_ticket_trained_without_a_dense_network_is_reported(tmp_path: Path) ->
     section = ltl.report.write([tmp_path]).sections[0]
     assert section.findings[0] == "Not judged: there is no dense training (round 0) to compare with."
     assert [row[-1] for row in section.rounds.rows] == ["not judged (n = 0)"]
+
+
+def test_a_run_without_early_stops_is_reported(tmp_path: Path) -> None:
+    for job, name in enumerate(("imp", "random")):
+        table = make_run(tmp_path / str(job), rounds=2, config={"pruner": {"name": name}}) / "rounds.csv"
+        header, *lines = csv.reader(table.read_text().splitlines())
+        empty = [index for index, column in enumerate(header) if column.startswith("early_stop")]
+        rows = [",".join("" if i in empty else cell for i, cell in enumerate(line)) for line in lines]
+        table.write_text("\n".join([",".join(header), *rows]))
+    report = ltl.report.write([tmp_path])
+    assert {row[-1] for row in report.sections[0].rounds.rows[1:]} == {"not judged (n = 0)"}
+    assert not list((tmp_path / "figures").rglob("accuracy_vs_density.svg"))
 
 
 def test_out_chooses_the_folder(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ltl.report.statistics import (
 from ltl.report.study import Study
 from ltl.report.words import arm_words, in_order
 
+_CUT_WORDS = " some intervals reach beyond this axis"
 _HOLLOW_WORDS = (
     "Hollow points lie in the last 5% of training in at least one trial, so that the true step may be later; "
     "they enter no claim about speed. "
@@ -45,9 +46,11 @@ class Series:
     points: Sequence[Point]
 
 
-def accuracy_against_density(study: Study, folder: Path) -> Drawing:
-    """Draw test accuracy (%) at the early-stop step against density, with the controls and the dense level."""
+def accuracy_against_density(study: Study, folder: Path) -> Drawing | None:
+    """Draw test accuracy (%) at early stop against density, with controls and dense level; None without data."""
     lines = _arms(study, lambda row: _percent(early_stop_accuracy(row)))
+    if not lines:
+        return None
     with canvas("Test accuracy at early stop", _subtitle(study, lines), study.cautions) as (figure, axes):
         _draw(axes, lines, dense=_dense(lines), floor=_floor(lines))
         percent_axis(axes, "test accuracy at early stop")
@@ -61,9 +64,11 @@ def accuracy_against_density(study: Study, folder: Path) -> Drawing:
         )
 
 
-def early_stop_against_density(study: Study, folder: Path) -> Drawing:
-    """Draw the early-stop step against density; rounds with a censored trial are hollow and carry no interval."""
+def early_stop_against_density(study: Study, folder: Path) -> Drawing | None:
+    """Draw the early-stop step against density, hollow where a trial is censored; None without data."""
     lines = _arms(study, lambda row: row.early_stop_step)
+    if not lines:
+        return None
     with canvas("Early-stop step: lower is faster", _subtitle(study, lines), study.cautions) as (figure, axes):
         _draw(axes, lines, dense=_dense(lines), floor=0.0, hollow=True)
         axes.set_ylim(bottom=0)
@@ -84,12 +89,15 @@ def early_stop_against_density(study: Study, folder: Path) -> Drawing:
         )
 
 
-def studies_against_density(studies: Sequence[Study], folder: Path) -> Drawing:
-    """Draw the tickets of several studies together: test accuracy (%) at the early-stop step against density."""
+def studies_against_density(studies: Sequence[Study], folder: Path) -> Drawing | None:
+    """Draw the tickets of several studies together, accuracy (%) at early stop against density; None without data."""
     lines = [
         Series(study.label, _points(study.rows, "ticket", lambda row: _percent(early_stop_accuracy(row))))
         for study in studies
     ]
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return None
     cautions = list(dict.fromkeys(caution for study in studies for caution in study.cautions))
     with canvas("Test accuracy at early stop, side by side", _trials_words(studies), cautions) as (figure, axes):
         _draw(axes, lines, dense=None, floor=_floor(lines))
@@ -150,13 +158,13 @@ def _draw(axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: fl
     ends = [_ends(point) for line in lines for point in line.points]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     spread = max(max(means) - max(min(means), floor), 0.02 * max(means))
-    low = max(low, floor, min(means) - 0.6 * spread)
-    high = min(high, max(means) + 0.6 * spread)
+    cut = low < max(floor, min(means) - 1.5 * spread) or high > max(means) + 1.5 * spread
+    low, high = max(low, floor, min(means) - 1.5 * spread), min(high, max(means) + 1.5 * spread)
     axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
     density_axis(axes, [point.density for line in lines for point in line.points])
     hidden = [mean for mean in means if mean < low]
-    if hidden:
-        words = f" {len(hidden)} points lie below this axis, down to {min(hidden):.1f}%"
+    if hidden or cut:
+        words = f" {len(hidden)} points lie below this axis, down to {min(hidden):.1f}%" if hidden else _CUT_WORDS
         frame = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         axes.text(0, 0.02, words, transform=axes.transAxes, fontsize=8.5, color=GREY, bbox=frame, zorder=30)
 

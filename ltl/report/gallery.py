@@ -14,7 +14,8 @@ def draw(studies: Sequence[Study], folder: Path) -> dict[str, list[Drawing]]:
     """Draw every figure that the rows allow, below `folder`; the key is the study's label, "all" for the joint one."""
     gallery = {study.label: _of_study(study, folder / _slug(study.label)) for study in studies}
     if len(studies) > 1:
-        gallery["all"] = [studies_against_density(studies, folder)]
+        joint = studies_against_density(studies, folder)
+        gallery["all"] = [] if joint is None else [joint]
     return gallery
 
 

@@ -1,5 +1,6 @@
 """Run folders in, typed rows out: what the rest of the report is computed from."""
 
+import csv
 import glob
 import math
 import re
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltl.errors import LtlError
-from ltl.results import read_status, read_table
+from ltl.results import read_status
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder: its config, its status and its rows."""
+    """One run folder: its config, its status and its rows (of layers and metrics, the search's own)."""
 
     folder: Path
     config: DictConfig
@@ -115,8 +116,8 @@ def load(folder: Path) -> Run:
     seed = OmegaConf.select(config, "seed")
     first = seed if isinstance(seed, int) else 0
     rows = _with_units([_shifted(row, first) for row in _rows(folder / "rounds.csv", RoundRow)])
-    layers = [_shifted(row, first) for row in _rows(folder / "layers.csv", LayerRow)]
-    metrics = [_shifted(row, first) for row in _rows(folder / "metrics.csv", MetricRow)]
+    layers = [_shifted(row, first) for row in _rows(folder / "layers.csv", LayerRow, "ticket")]
+    metrics = [_shifted(row, first) for row in _rows(folder / "metrics.csv", MetricRow, "ticket")]
     return Run(folder, config, status, rows, layers, metrics)
 
 
@@ -144,14 +145,20 @@ def _config(folder: Path) -> DictConfig:
     return config
 
 
-def _rows(path: Path, kind: type[TableRow]) -> list[TableRow]:
-    columns = [field for field in fields(kind) if field.name != "unit"]
+def _rows(path: Path, kind: type[TableRow], arm: str | None = None) -> list[TableRow]:
+    """Read a table row by row, `arm` alone if given: the curves of all controls may be hundreds of megabytes."""
+    if not path.exists():
+        return []
+    columns = [(field.name, str(field.type)) for field in fields(kind) if field.name != "unit"]
     rows = []
-    for number, cells in enumerate(read_table(path), start=2):
-        try:
-            rows.append(kind(**{field.name: _cell(cells[field.name], str(field.type)) for field in columns}))
-        except (KeyError, TypeError, ValueError) as error:
-            raise LtlError(f"{path} line {number} is not a row of it ({error}): altered or cut off.") from None
+    with path.open(newline="") as file:
+        for number, cells in enumerate(csv.DictReader(file), start=2):
+            if arm is not None and cells.get("arm") not in (arm, None):
+                continue
+            try:
+                rows.append(kind(**{name: _cell(cells[name], type_name) for name, type_name in columns}))
+            except (KeyError, TypeError, ValueError) as error:
+                raise LtlError(f"{path} line {number} is not a row of it ({error}): altered or cut off.") from None
     return rows
 
 
