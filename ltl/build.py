@@ -1,6 +1,7 @@
 """Builds an experiment from a checked configuration: the one place below the command line that reads it."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -26,8 +27,11 @@ from ltl.training.controls import Control
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "safetensors")
 
 
-def experiment(cfg: DictConfig, folder: Path) -> Experiment:
-    """Return the experiment that `cfg` describes, to run in `folder`; LtlError for values that do not fit together."""
+def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experiment:
+    """Return the experiment that `cfg` describes, to run in `folder`; LtlError for values that do not fit together.
+
+    `hardware_number` marks the rows: 0, and one more each time that a resume changed the hardware.
+    """
     device = _device(cfg.hardware.accelerator)
     torch.set_num_threads(cfg.hardware.threads)
     dataset = _instantiate(cfg.dataset)(split_generator=generator("order", 0, "split")).to(device)
@@ -65,6 +69,7 @@ def experiment(cfg: DictConfig, folder: Path) -> Experiment:
         controls={str(arm): _control(control) for arm, control in cfg.control.items()},
         hardware=_hardware(cfg.hardware),
         loggers=[_logger(name, logger, cfg, folder) for name, logger in cfg.logger.items()],
+        hardware_number=hardware_number,
         provenance=_provenance(cfg),
         tickets=find(cfg.ticket) if cfg.ticket else [],
     )
@@ -151,15 +156,20 @@ def _provenance(cfg: DictConfig) -> dict[str, str]:
     }
 
 
-def status(built: Experiment, cfg: DictConfig) -> dict[str, Any]:
-    """Return what `status.json` says of a run besides its state."""
+def used_hardware(cfg: DictConfig) -> dict[str, Any]:
+    """Return the hardware settings and the device that they mean here."""
+    device = _device(cfg.hardware.accelerator)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return {**_plain(cfg.hardware), "device": name, "cores": os.cpu_count()}
+
+
+def status(built: Experiment) -> dict[str, Any]:
+    """Return what `status.json` says of a run besides its state and hardware."""
     dataset: Dataset = built.dataset
     sizes = {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}
     return {
         "versions": versions(),
         "revision": revision(),
-        "threads": cfg.hardware.threads,
-        "device": torch.cuda.get_device_name() if cfg.hardware.accelerator == "gpu" else "cpu",
         "dataset": {"name": dataset.name, "canonical": dataset.canonical, **sizes},
         **built.counts(),
     }

@@ -110,6 +110,7 @@ class Experiment:
     controls: Mapping[str, Control]
     hardware: Hardware
     loggers: Sequence[Logger]
+    hardware_number: int  # 0, and one more each time that a resume changed the hardware
     provenance: Mapping[str, str]  # of the tickets
     tickets: Sequence[Path]  # given: they are trained, and nothing is searched
 
@@ -291,6 +292,7 @@ class Experiment:
         record = Record(
             cycle=job.cycle,
             identity={"trial": job.trial},
+            hardware=self.hardware_number,
             eval_batch=self.hardware.eval_batch,
             begin=begin,
             finish=finish,

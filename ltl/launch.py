@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ltl import build, report
 from ltl.callbacks.progress import RunProgress
-from ltl.results import lock, write_json
+from ltl.results import lock, read_status, write_json
 
 
 def launch(cfg: DictConfig, folder: Path) -> None:
@@ -26,11 +26,15 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # its advice on data loaders is not for our chunks
     if rank() != 0:
-        build.experiment(cfg, folder).run(lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
+        built = build.experiment(cfg, folder, hardware_number=0)
+        built.run(lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
     with lock(folder):
-        built = build.experiment(cfg, folder)
-        known = build.status(built, cfg)
+        used = read_status(folder)["hardware"] if (folder / "status.json").exists() else []
+        if not used or used[-1] != build.used_hardware(cfg):
+            used = [*used, build.used_hardware(cfg)]
+        built = build.experiment(cfg, folder, hardware_number=len(used) - 1)
+        known = {**build.status(built), "hardware": used}
         write_json(folder / "status.json", {"state": "running", "reason": None, **known})
         state, reason = "failed", "interrupted by the user"
         try:

@@ -93,7 +93,7 @@ def ltl_run(root: Path, *overrides: str) -> dict[str, float]:
 
     folder = Path(tempfile.mkdtemp(dir=root))
     fixed = (f"dataset.root={root}", "dataset.verify=false", "control=none", "trials=1")
-    built = build.experiment(resume.composed([*fixed, *overrides], CONF), folder)
+    built = build.experiment(resume.composed([*fixed, *overrides], CONF), folder, hardware_number=0)
     evaluating = Clock()
     keeping = Clock(less=evaluating)
     with (
@@ -179,9 +179,7 @@ def main() -> None:
         root = Path(folder)
         write_idx(root, train=60_000, test=10_000)
         write_cifar10(root, train=50_000, test=10_000)
-        print(
-            f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, one thread"
-        )
+        print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, one thread")
         for batch in (60, 128):
             steps = 5000 // scale
             overrides = ["dataset=mnist", f"batch={batch}", f"length={steps}it", "pruner.rounds=2"]

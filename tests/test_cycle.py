@@ -263,3 +263,13 @@ def test_a_loss_that_is_no_number_fails_in_one_line_and_keeps_finished_rounds(la
     status = read_status(tmp_path / "run")
     assert status["state"] == "failed"
     assert "optimizer.lr" in status["reason"]
+
+
+def test_rows_of_changed_hardware_are_marked(launch: Launch) -> None:
+    """A resume may change the hardware; the rows trained on the other say so, and status.json says what it was."""
+    launch("control=none", "pruner.rounds=1")
+    folder = launch("control=none", "pruner.rounds=2", "hardware.threads=2", "hardware.precision=bf16-mixed")
+    torch.set_num_threads(1)
+    assert [row["hardware"] for row in read_table(folder / "rounds.csv")] == ["0", "0", "1"]
+    used = read_status(folder)["hardware"]
+    assert [one["precision"] for one in used] == ["32-true", "bf16-mixed"]

@@ -67,7 +67,9 @@ class RunProgress:
         self._printed = now
         rate = self.worked / max(now - self.begun, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
-        self.console.print(f"{text} · {self.done / max(1, self.total):.0%} · ETA {left / 60:.1f} min", highlight=False)
+        self.console.print(
+            f"{text} · {self.done / max(1, self.total):.0%} · ETA {left / 60:.1f} min", highlight=False, soft_wrap=True
+        )
 
 
 class ShowProgress(pl.Callback):

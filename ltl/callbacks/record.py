@@ -36,7 +36,7 @@ class Record(pl.Callback):
 
     `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(start, row, layers)` writes
     those of a round before the checkpoint that holds them, so that a resumed run writes the same ones again. `identity`
-    are the columns that all rows share (trial).
+    are the columns that all rows share (trial); `hardware` counts the changes of hardware that resumes have made.
     """
 
     def __init__(
@@ -44,12 +44,13 @@ class Record(pl.Callback):
         *,
         cycle: Cycle,
         identity: Row,
+        hardware: int,
         eval_batch: int,
         begin: Callable[["Record"], None],
         finish: Callable[[Start, Row, list[Row]], None],
         first_step: int,
     ) -> None:
-        self.cycle, self.identity, self.eval_batch = cycle, identity, eval_batch
+        self.cycle, self.identity, self.hardware, self.eval_batch = cycle, identity, hardware, eval_batch
         self.begin, self.finish = begin, finish
         self.first_step = first_step  # on the loggers' axis, which runs on over all fits of a run
         self.curve: list[Row] = []
@@ -159,6 +160,7 @@ class Record(pl.Callback):
             "eval_seconds": self.eval_seconds,
             "init_sha256": tensors_sha256(self.cycle.theta_0),
             "mask_sha256": mask_sha256(start.masks),
+            "hardware": self.hardware,
         }
         layers = layer_rows(now, start, self.cycle.theta_0, on_path, self.trained)
         self.trained = cloned({name: now[name] for name in start.masks})
