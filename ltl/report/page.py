@@ -111,10 +111,10 @@ def _table_words(section: "Section") -> str:
 
 def _overview(sections: Sequence["Section"]) -> str:
     rows = [
-        [section.study.label, str(section.study.trials), section.rounds.rows[0][2], short(section.study)]
+        [section.study.label, short(section.study), str(section.study.trials), section.rounds.rows[0][2]]
         for section in sections
     ]
-    return _table(Table(["setting", "trials", "dense accuracy at early stop (%)", "verdict"], rows))
+    return _table(Table(["setting", "verdict", "trials", "dense accuracy at early stop (%)"], rows))
 
 
 def _provenance(runs: Sequence[Run]) -> str:
