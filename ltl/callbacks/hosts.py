@@ -1,9 +1,10 @@
 """What the prune-rewind cycle asks of the module it works on: ltl's own, or anybody's."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytorch_lightning as pl
 import torch
+from torch.optim import Optimizer
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
@@ -37,8 +38,11 @@ class ForeignModule:
         self.module, self.timeline = module, timeline
         self.position: Position = (0, 0)
         self.lr_held = False
-        self.masks: Masks = {}
-        self.fills: Tensors = {}
+        self.lrs: dict[int, list[float]] = {}  # of the last step before they are held, by optimiser
+        self._masks: Masks = {}
+        self._fills: Tensors = {}
+        self._weights: dict[str, torch.nn.Parameter] = {}
+        self._float_masks: Tensors = {}
         self._hook_ran = False
         self._before: torch.Tensor | None = None
 
@@ -48,21 +52,39 @@ class ForeignModule:
 
     def hold(self, masks: Masks, fills: Tensors) -> None:
         """Set pruned weights to their fill, and mask their gradients from now on."""
-        self.masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
-        self.fills = fills
-        self._write_pruned()
+        parameters = dict(self.module.named_parameters())
+        self._masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        self._fills = {name: fills[name] for name in self._masks if name in fills}
+        self._weights = {name: parameters[name] for name in self._masks}
+        self._float_masks = {name: mask.to(parameters[name].dtype) for name, mask in self._masks.items()}
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                self._weights[name].masked_fill_(~mask, 0)
+        self.write_fills()
 
     def forget_lr(self) -> None:
         """Do nothing: a foreign module's learning rate lives in its optimiser and scheduler."""
 
-    def mask_gradients(self) -> None:
-        """Multiply the gradients of pruned weights by 0, before clipping and the optimiser's step."""
+    def before_step(self, number: int, optimizer: Optimizer) -> None:
+        """Multiply the gradients of pruned weights by 0, before clipping and the step of optimiser `number`.
+
+        A learning rate that is held is written here, after whatever its scheduler made of it.
+        """
         self._hook_ran = True
-        parameters = dict(self.module.named_parameters())
-        for name, mask in self.masks.items():
-            gradient = parameters[name].grad
-            if gradient is not None:
-                gradient.mul_(mask)
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                weight.grad.mul_(self._float_masks[name])
+        if self.lr_held:
+            for group, lr in zip(optimizer.param_groups, self.lrs[number], strict=True):
+                group["lr"] = lr
+        else:
+            self.lrs[number] = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def write_fills(self) -> None:
+        """Set pruned weights to their fill again: the optimiser's weight decay moves values that are not 0."""
+        with torch.no_grad():
+            for name, fill in self._fills.items():
+                self._weights[name].copy_(torch.where(self._masks[name], self._weights[name], fill))
 
     def watch(self, names: list[str]) -> None:
         """Remember one weight until it is known that the module's optimiser steps pass through the hook."""
@@ -80,23 +102,10 @@ class ForeignModule:
             )
 
     def check_pruned(self) -> None:
-        """Refuse weights that moved off their fill; write the fill back where one is given."""
-        parameters = dict(self.module.named_parameters())
-        for name, mask in self.masks.items():
-            if name not in self.fills and bool((parameters[name].detach()[~mask] != 0).any()):
+        """Refuse weights that moved off 0."""
+        for name, mask in self._masks.items():
+            if name not in self._fills and bool((self._weights[name].detach()[~mask] != 0).any()):
                 raise LtlError(
                     f"{type(self.module).__name__} changed pruned entries of {name} outside its optimiser's step: "
                     "PruneRewind needs them to stay 0."
-                )
-        self._write_pruned()
-
-    def _write_pruned(self) -> None:
-        parameters: dict[str, Any] = dict(self.module.named_parameters())
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                fill = self.fills.get(name)
-                parameters[name].copy_(
-                    parameters[name].masked_fill(~mask, 0)
-                    if fill is None
-                    else torch.where(mask, parameters[name], fill)
                 )

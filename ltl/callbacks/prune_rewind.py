@@ -1,6 +1,7 @@
 """The prune-rewind cycle in one `Trainer.fit`: train, prune, rewind, go on (DESIGN §5)."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +68,17 @@ class PruneRewind(pl.Callback):
         rewind_epoch: int,
         seed: int,
     ) -> "PruneRewind":
-        """Return the callback for a plain Trainer: `rounds` prunings, hence `.epochs` epochs in all."""
+        """Return the callback for a plain Trainer: `rounds` prunings, hence `.epochs` epochs in all.
+
+        LtlError for values that leave nothing to train or to prune.
+        """
+        if rounds < 0 or not 0 < rate < 1:
+            raise LtlError(f"rounds={rounds}, rate={rate}: PruneRewind needs rounds ≥ 0 and a rate between 0 and 1.")
+        if not 0 <= rewind_epoch < epochs_per_round:
+            raise LtlError(
+                f"rewind_epoch={rewind_epoch} must be at least 0 and before the end of a round, which has "
+                f"epochs_per_round={epochs_per_round}."
+            )
         first = (0,) + (rewind_epoch,) * rounds
         timeline = Timeline(length=epochs_per_round, eval_every=1, first=first, chunk=1)
         events = schedule(rounds=rounds, rate=rate, length=epochs_per_round, rewind_step=rewind_epoch)
@@ -86,8 +97,10 @@ class PruneRewind(pl.Callback):
         return self.current.masks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the prunable weights."""
+        """Find the prunable weights; LtlError if there are none, or not as parameters of their own."""
         if self.host is not None:
+            if (self.host.module if isinstance(self.host, ForeignModule) else self.host) is not pl_module:
+                raise LtlError("PruneRewind holds the masks of another module: make a new one for each module.")
             return
         if isinstance(pl_module, MaskedTraining):
             self.host = pl_module
@@ -99,10 +112,21 @@ class PruneRewind(pl.Callback):
             self.names = prunable(pl_module)
         if not self.names:
             raise LtlError(f"{type(pl_module).__name__} has no linear or convolution layer to prune.")
+        shared = [name for name in self.names if name not in self.host.networks()[0]]
+        if shared:
+            raise LtlError(
+                f"{type(pl_module).__name__}: {shared[0]} is tied to another weight or parametrised, and PruneRewind "
+                "masks parameters of their own only: untie it."
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take θ₀ and the fresh optimiser, or take up where the checkpoint left off."""
         host = self._host()
+        if isinstance(host, ForeignModule) and not 1 <= (trainer.max_epochs or 0) <= self.epochs:
+            raise LtlError(
+                f"Trainer(max_epochs={trainer.max_epochs}) does not end with the last round: set it to the callback's "
+                f"`epochs`, here {self.epochs}."
+            )
         now = host.networks()[0]
         if self.current is None:
             self.theta_0 = cloned(now)
@@ -124,6 +148,8 @@ class PruneRewind(pl.Callback):
         turn, step = host.position
         if step == host.timeline.length and turn + 1 < len(host.timeline.first):
             self._next_round(trainer)
+        elif isinstance(host, ForeignModule):
+            self._marks(trainer)  # only now: a scheduler that follows a metric steps after on_train_epoch_end
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -137,7 +163,7 @@ class PruneRewind(pl.Callback):
     ) -> None:
         """Mask a foreign module's gradients; ltl's own masks them itself."""
         if isinstance(self.host, ForeignModule):
-            self.host.mask_gradients()
+            self.host.before_step(trainer.optimizers.index(optimizer), optimizer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -145,6 +171,7 @@ class PruneRewind(pl.Callback):
         """Take θ_k when its step is reached, and prune where the schedule has an event within a round."""
         if isinstance(self.host, ForeignModule):
             self.host.check_hook(self.names)
+            self.host.write_fills()
         else:
             self._marks(trainer)
 
@@ -157,7 +184,6 @@ class PruneRewind(pl.Callback):
         if step == self.host.timeline.length:  # the row before belongs to the round before
             turn, step = turn + 1, self.host.timeline.first[turn + 1]
         self.host.position = (turn, step + 1)
-        self._marks(trainer)
         if step + 1 == self.host.timeline.length:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             self.rows.append(
@@ -169,7 +195,8 @@ class PruneRewind(pl.Callback):
         """Return the whole state as tensors and plain values."""
         own = {name: getattr(self, name) for name in self._KEPT}
         start = None if self.current is None else self.current.state()
-        return {**own, "current": start, "position": list(self._host().position)}
+        foreign = {"lrs": self.host.lrs} if isinstance(self.host, ForeignModule) else {}
+        return {**own, **foreign, "current": start, "position": list(self._host().position)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
@@ -178,6 +205,8 @@ class PruneRewind(pl.Callback):
         self.current = Start.from_state(state_dict["current"])
         turn, step = state_dict["position"]
         self._host().position = (turn, step)
+        if isinstance(self.host, ForeignModule):
+            self.host.lrs = state_dict["lrs"]
 
     _KEPT = ("theta_0", "theta_k", "theta_dense", "optimizers_k", "schedulers_k", "rows")
 
@@ -202,7 +231,7 @@ class PruneRewind(pl.Callback):
             self.optimizers_k = [optimizer_state.saved(optimizer) for optimizer in trainer.optimizers]
             if self.pruner.momentum != "saved":
                 self.optimizers_k = [{**state, "state": {}} for state in self.optimizers_k]
-            self.schedulers_k = [dict(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
+            self.schedulers_k = [deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
 
     def _evidence(self, weights: Tensors, masks: Masks, *keys: int) -> Evidence:
         theta_k = self.theta_0 if self.theta_k is None else self.theta_k
@@ -258,16 +287,15 @@ class PruneRewind(pl.Callback):
         host.forget_lr()
 
     def _set_optimizers(self, trainer: pl.Trainer) -> None:
-        for optimizer, state in zip(trainer.optimizers, self.optimizers_k, strict=True):
-            if self.pruner.momentum != "kept":
-                optimizer_state.restore(optimizer, state)
-            elif self.pruner.lr == "rewound":
-                for group, before in zip(optimizer.param_groups, state["param_groups"], strict=True):
-                    group["lr"] = before["lr"]
+        for optimizer, before in zip(trainer.optimizers, self.optimizers_k, strict=True):
+            now = optimizer.state_dict()
+            slots = now["state"] if self.pruner.momentum == "kept" else before["state"]
+            groups = before["param_groups"] if self.pruner.lr == "rewound" else now["param_groups"]
+            optimizer_state.restore(optimizer, {"state": slots, "param_groups": groups})
         self._zero_pruned(trainer)
         if self.pruner.lr == "rewound":
             for config, state in zip(trainer.lr_scheduler_configs, self.schedulers_k, strict=True):
-                config.scheduler.load_state_dict(dict(state))
+                config.scheduler.load_state_dict(deepcopy(state))
 
     def _zero_pruned(self, trainer: pl.Trainer) -> None:
         names = {id(parameter): name for name, parameter in self._host().networks()[0].items()}
