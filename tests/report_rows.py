@@ -127,8 +127,7 @@ def make_run(
             "reason": reason,
             "versions": {"ltl": "0.1.0", "torch": "2.13.0"},
             "revision": "0123abc",
-            "threads": 1,
-            "device": "cpu",
+            "hardware": [{"device": "cpu", "threads": 1, "precision": "32-true"}],
             "dataset": {
                 "name": whole["dataset"]["name"],
                 "canonical": canonical,

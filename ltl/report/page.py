@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ltl.report.report import Section
 
 _TEXT_COLUMNS = ("verdict", "figure", "source", "setting")
-_RECORDED = ("revision", "device", "threads")
+_HARDWARE = ("device", "threads", "precision", "memory_format", "strategy", "devices")
 
 
 def page(
@@ -131,11 +131,16 @@ def _provenance(runs: Sequence[Run]) -> str:
             f"{count(status.get('parameters') or 0)}, {count(status.get('prunable') or 0)} of them prunable",
         ),
         ("seeds", ", ".join(sorted({str(row.trial) for each in runs for row in each.rows}, key=int))),
-        *((name, str(status.get(name))) for name in _RECORDED if status.get(name) is not None),
+        ("revision", str(status.get("revision") or "unknown")),
+        ("hardware", "; then ".join(map(_hardware, status.get("hardware") or []))),
         ("versions", versions),
         ("runs", ", ".join(each.folder.name for each in runs)),
     ]
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in entries) + "</dl>"
+
+
+def _hardware(used: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {used[name]}" for name in _HARDWARE if name in used)
 
 
 def _config(run: Run) -> str:

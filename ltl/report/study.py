@@ -73,6 +73,11 @@ class Study:
         return all(run.status.get("dataset", {}).get("canonical") is True for run in self.runs)
 
     @property
+    def same_hardware(self) -> bool:
+        """Whether every run kept its hardware settings to the end."""
+        return all(len(run.status.get("hardware") or []) <= 1 for run in self.runs)
+
+    @property
     def no_verdict(self) -> str | None:
         """Why the test set carries no verdict, or None."""
         sizes = [run.status.get("dataset", {}).get("test") for run in self.runs]
@@ -84,6 +89,7 @@ class Study:
         return [
             *([] if self.canonical else ["not the canonical files"]),
             *([self.no_verdict] if self.no_verdict else []),
+            *([] if self.same_hardware else ["the hardware changed on a resume (column hardware of rounds.csv)"]),
         ]
 
 
