@@ -89,7 +89,13 @@ def show(report: Report) -> None:
             _print_table(console, section.claims.without("source", "measured at"))
     for problem in report.unfinished:
         console.print(f"• not finished: {problem}", highlight=False, markup=False)
-    console.print(f"\nreport   {report.page}\nfigures  {report.page.parent / 'figures'}", highlight=False, markup=False)
+    paths: dict[str, Path | None] = {"report": report.page, "figures": report.page.parent / "figures"}
+    tickets = [run.folder / "tickets" for section in report.sections for run in section.study.runs]
+    paths |= {"tickets": next((folder for folder in tickets if folder.is_dir()), None)}
+    console.print()
+    for name, path in paths.items():
+        if path is not None:
+            console.print(f"{name:8} {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _section(study: Study) -> Section:
