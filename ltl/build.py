@@ -1,19 +1,19 @@
 """Builds an experiment from a checked configuration: the one place below the command line that reads it."""
 
+import inspect
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
 from ltl import lengths, schema
 from ltl.datasets.dataset import Dataset
@@ -24,6 +24,12 @@ from ltl.rng import generator
 from ltl.tickets import find
 from ltl.training.controls import Control
 
+_PRUNER = {
+    "criterion": ("evidence",),
+    "allocation": ("scores", "masks", "target"),
+    "survivors": ("evidence", "masks"),
+    "filler": ("evidence", "masks"),
+}
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "safetensors")
 
 
@@ -34,7 +40,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     """
     device = _device(cfg.hardware.accelerator)
     torch.set_num_threads(cfg.hardware.threads)
-    dataset = _instantiate(cfg.dataset)(split_generator=generator("order", 0, "split")).to(device)
+    load = _instantiate(cfg.dataset, "dataset", "split_generator")
+    dataset = load(split_generator=generator("order", 0, "split")).to(device)
     examples = len(dataset.train)
     if cfg.batch > examples:
         raise LtlError(f"batch={cfg.batch} is larger than the {examples} training examples of {dataset.name}.")
@@ -47,14 +54,14 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         raise LtlError(f"length={cfg.length} trains nothing: a round needs at least 1it.")
     if rewind_step >= length:
         raise schema.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
-    parts = {name: _instantiate(cfg.pruner[name]) for name in ("criterion", "allocation", "survivors", "filler")}
+    lr_schedule = _instantiate(cfg.lr_schedule, "lr_schedule", "length", "steps")
     built = Experiment(
         folder=folder,
         dataset=dataset,
-        model=_model(cfg.model),
-        weight_init=_instantiate(cfg.initialiser),
-        pruner=Pruner(**parts, momentum=cfg.pruner.momentum, lr=cfg.pruner.lr),
-        schedule=_instantiate(cfg.pruner.schedule),
+        model=_instantiate(cfg.model, "model", "input_shape", "outputs"),
+        weight_init=_instantiate(cfg.initialiser, "initialiser", "weight", "generator"),
+        pruner=_pruner(cfg.pruner),
+        schedule=_instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step"),
         rounds=cfg.pruner.rounds,
         rate=cfg.pruner.rate,
         length=length,
@@ -62,8 +69,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         eval_every=max(1, steps(cfg.eval_every, "eval_every")),
         batch=cfg.batch,
         clip=cfg.clip,
-        optimizer=_instantiate(cfg.optimizer),
-        lr_schedule=_instantiate(cfg.lr_schedule)(length=length, steps=partial(steps, key="lr_schedule")),
+        optimizer=_instantiate(cfg.optimizer, "optimizer", "params"),
+        lr_schedule=lr_schedule(length=length, steps=partial(steps, key="lr_schedule")),
         seeds=Seeds(seed=cfg.seed, **cfg.seeds),
         trials=cfg.trials,
         controls={str(arm): _control(control) for arm, control in cfg.control.items()},
@@ -97,11 +104,21 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _instantiate(cfg: DictConfig) -> Callable[..., Any]:
-    """Return the target of `cfg` with its values, to be called with the rest."""
-    whole = {**_plain(cfg), "_partial_": True}
-    made: Callable[..., Any] = instantiate(whole, _convert_="all")
-    return made
+def _instantiate(cfg: DictConfig, key: str, *given: str) -> "partial[Any]":
+    """Return the target of `cfg` with its values, to be called with those `given`; LtlError if it takes others."""
+    values = _plain(cfg)
+    target = values["_target_"]
+    if key == "model":
+        del values["name"]  # what tickets and reports call it
+    try:
+        made: partial[Any] = instantiate({**values, "_partial_": True}, _convert_="all")
+    except HydraException:
+        raise LtlError(f"{key}._target_={target} is not possible: nothing of this name can be imported.") from None
+    try:
+        inspect.signature(made.func).bind(**dict.fromkeys(given), **made.keywords)
+    except TypeError as error:
+        raise LtlError(f"{key}: {target} {error}; see {key} in `--cfg job`.") from None
+    return partial(made.func, **made.keywords)  # Hydra's own would copy the configuration at every call
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -109,11 +126,9 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def _model(cfg: DictConfig) -> "partial[nn.Module]":
-    """Return the model's class with its widths and the like; input shape and outputs come from the data set."""
-    plain = _plain(cfg)
-    values = {key: value for key, value in plain.items() if key not in ("_target_", "_partial_", "name")}
-    return partial(get_class(plain["_target_"]), **values)
+def _pruner(cfg: DictConfig) -> Pruner:
+    part = {name: _instantiate(cfg[name], f"pruner.{name}", *given) for name, given in _PRUNER.items()}
+    return Pruner(**part, momentum=cfg.momentum, lr=cfg.lr)
 
 
 def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
@@ -135,11 +150,11 @@ def _hardware(cfg: DictConfig) -> Hardware:
 
 
 def _logger(name: str, cfg: DictConfig, root: DictConfig, folder: Path) -> Logger:
-    make = _instantiate(cfg)
     if name == "csv":
-        logger: Logger = make(folder=folder)
+        logger: Logger = _instantiate(cfg, "logger.csv", "folder")(folder=folder)
     else:
         title = f"{root.pruner.name}-{root.model.name}-s{root.seed}"
+        make = _instantiate(cfg, f"logger.{name}", "name", "save_dir", "tags", "config")
         logger = make(name=title, save_dir=folder, tags=list(root.tags), config=_plain(root))
     return logger
 

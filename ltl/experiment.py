@@ -20,7 +20,7 @@ from ltl.callbacks.record import Record
 from ltl.callbacks.retrain import Retrain
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
-from ltl.masks import Tensors, kept, prunable
+from ltl.masks import Tensors, dense, kept, prunable
 from ltl.models.initialisers import WeightInit, initialise
 from ltl.models.scaling import smaller
 from ltl.pruning.pruner import Pruner
@@ -62,7 +62,7 @@ class Hardware:
     strategy: str
     precision: Literal["32-true", "bf16-mixed"]
     memory_format: Literal["contiguous", "channels_last"]
-    deterministic: bool
+    deterministic: bool | Literal["warn"]
     chunk: int
     eval_batch: int
     checkpoint_every: float
@@ -129,15 +129,18 @@ class Experiment:
                 first_step += job.timeline.steps()
 
     def check(self) -> None:
-        """Build the network once without allocating it; LtlError if it does not fit the data, or a ticket it."""
+        """Build the network without allocating it and prune once; LtlError for what does not fit together."""
         for path in self.tickets:
             self._fitting(path)
-        self.counts()
+        network = self._skeleton()
+        shapes = {name: network.get_parameter(name).shape for name in prunable(network)}
+        for event in [] if self.tickets else self._events()[:1]:
+            scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
+            self.pruner.allocation(scores, dense(scores), event.target)
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of parameters and of prunable weights."""
-        with torch.device("meta"):
-            network = self.model(**self._shape())
+        network = self._skeleton()
         parameters = dict(network.named_parameters())
         weights = sum(parameters[name].numel() for name in prunable(network))
         return {"parameters": sum(one.numel() for one in parameters.values()), "prunable": weights}
@@ -162,7 +165,7 @@ class Experiment:
         return self.folder / "tickets" / f"trial-{trial}" / f"round-{turn:02d}.safetensors"
 
     def _search(self, trial: int) -> Job:
-        events = self.schedule(rounds=self.rounds, rate=self.rate, length=self.length, rewind_step=self.rewind_step)
+        events = self._events()
         first = (0,) + (self.rewind_step,) * self.rounds
         marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
         cycle = PruneRewind(
@@ -223,9 +226,7 @@ class Experiment:
     def _fitting(self, path: Path) -> Ticket:
         """Load a ticket; LtlError if it is of another network than the one configured."""
         ticket = load(path)
-        with torch.device("meta"):
-            network = self.model(**self._shape())
-        ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        ours = {name: tuple(tensor.shape) for name, tensor in self._skeleton().state_dict().items()}
         theirs = {name: tuple(tensor.shape) for name, tensor in ticket.state.items()}
         if ours != theirs:
             odd = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
@@ -234,6 +235,13 @@ class Experiment:
                 f"{ours.get(odd, 'absent')} here; choose the model and a dataset of the shape it was found with."
             )
         return ticket
+
+    def _events(self) -> list[Event]:
+        return self.schedule(rounds=self.rounds, rate=self.rate, length=self.length, rewind_step=self.rewind_step)
+
+    def _skeleton(self) -> nn.Module:
+        with torch.device("meta"):
+            return self.model(**self._shape())
 
     def _shape(self) -> dict[str, Any]:
         return {"input_shape": self.dataset.input_shape, "outputs": self.dataset.outputs}

@@ -1,16 +1,15 @@
 """Runs one job in its folder: holds the lock, keeps the status, trains, and closes with the report."""
 
 import logging
-import os
 import warnings
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ltl import build, report
 from ltl.callbacks.progress import RunProgress
-from ltl.results import lock, read_status, write_json
+from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 
 def launch(cfg: DictConfig, folder: Path) -> None:
@@ -30,11 +29,12 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         built.run(lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
     with lock(folder):
-        used = read_status(folder)["hardware"] if (folder / "status.json").exists() else []
+        used = read_status(folder).get("hardware", []) if (folder / "status.json").exists() else []
         if not used or used[-1] != build.used_hardware(cfg):
             used = [*used, build.used_hardware(cfg)]
         built = build.experiment(cfg, folder, hardware_number=len(used) - 1)
         known = {**build.status(built), "hardware": used}
+        write_atomic(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg).encode())
         write_json(folder / "status.json", {"state": "running", "reason": None, **known})
         state, reason = "failed", "interrupted by the user"
         try:
@@ -46,11 +46,6 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         finally:
             _finish_wandb(cfg, int(state != "done"))
             write_json(folder / "status.json", {"state": state, "reason": reason or None, **known})
-
-
-def rank() -> int:
-    """Return this process's number among those that train together (Lightning sets LOCAL_RANK in all but the first)."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _finish_wandb(cfg: DictConfig, exit_code: int) -> None:

@@ -29,6 +29,11 @@ TIME_COLUMNS = ("seconds", "eval_seconds")
 Row = dict[str, Any]
 
 
+def rank() -> int:
+    """Return this process's number among those that train together, which Lightning sets; the first one writes."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader, or a crash, sees either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """Read a CSV with a header; no file is an empty table."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -70,14 +75,16 @@ def read_status(folder: Path) -> dict[str, Any]:
     """Read `status.json`; LtlError if `folder` is not a run folder."""
     path = folder / "status.json"
     try:
-        status = json.loads(path.read_text())
+        status = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise LtlError(f"{folder} is not a run folder: it has no status.json.") from None
-    except json.JSONDecodeError:
-        raise LtlError(f"{path} is not valid JSON: the file was altered or cut off.") from None
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        raise LtlError(f"{path} is not valid JSON of a run's status: the file was altered or cut off.")
     if status.get("state") == "running" and not is_locked(folder):
         status["state"] = "interrupted"
-    return dict(status)
+    return status
 
 
 @contextmanager
@@ -88,15 +95,20 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LtlError(f"{folder} is in use by another process: wait until it ends, or stop it first.") from None
+            raise in_use(folder) from None
         yield
 
 
+def in_use(folder: Path) -> LtlError:
+    """Return the error for a run folder that another process holds."""
+    return LtlError(f"{folder} is in use by another process: wait until it ends, or stop it first.")
+
+
 def is_locked(folder: Path) -> bool:
-    """Return whether a living process holds the run folder."""
+    """Return whether a living process holds the run folder; nothing is written there."""
     try:
-        with (folder / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except FileNotFoundError:

@@ -4,15 +4,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ltl import resume, schema
+from ltl import overrides, resume, schema, usage
 from ltl.errors import LtlError
+from ltl.results import rank, read_status, write_json
 
 _PACKAGED = Path(__file__).parent / "conf"  # inside a wheel
 _CHECKOUT = Path(__file__).parents[1] / "conf"
@@ -25,11 +27,16 @@ OmegaConf.register_new_resolver("ltl_unique", lambda: os.urandom(2).hex(), use_c
 def main(cfg: DictConfig) -> None:
     """Run one job in the folder that Hydra made for it."""
     job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
     try:
-        run(cfg, Path(job.runtime.output_dir))
+        run(cfg, folder)
     except LtlError as error:
-        if job.mode == RunMode.MULTIRUN:
-            raise HydraException(str(error)) from None
+        if job.mode == RunMode.MULTIRUN:  # the other jobs go on; cli() tells of this one when all have ended
+            if not (folder / "status.json").exists():
+                write_json(folder / "status.json", {"state": "failed", "reason": str(error)})
+            return
+        if rank() == 0 and not (folder / "status.json").exists():
+            _discard(folder, Path(job.run.dir))
         sys.exit(f"ltl: {error}")
 
 
@@ -43,17 +50,58 @@ def run(cfg: DictConfig, folder: Path) -> None:
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: a run folder to resume, or a new job or sweep."""
+    """Run the command line: help, a run folder to resume, or a new job or sweep."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments.sort(key=overrides.is_override)  # flags first: Hydra wants the overrides in one piece
+    sys.argv[1:] = arguments
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(usage.text(CONF))
+        return
     try:
         folder = resume.folder_of(arguments)
         if folder is not None:
             run(resume.configuration(folder, arguments, CONF), folder)
             return
-        resume.check_overrides(arguments, CONF)
+        overrides.check(arguments, CONF)
     except LtlError as error:
         sys.exit(f"ltl: {error}")
-    main()
+    try:
+        main()
+    finally:
+        failures = _failures()
+        print("".join(f"ltl: {line}\n" for line in failures), end="", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+class Sweep(Callback):
+    """Remembers where the jobs of a sweep go; named in conf/config.yaml."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the folder, in which this moment's time is written."""
+        Sweep.folder = Path(config.hydra.sweep.dir)
+
+
+def _failures() -> list[str]:
+    """Return a line for each job of the sweep that has just ended without success."""
+    jobs = [path.parent for path in Sweep.folder.rglob("status.json")] if Sweep.folder else []
+    states = {job: read_status(job) for job in sorted(jobs)}
+    return [
+        f"{job} {status['state']}: {status['reason']}" for job, status in states.items() if status["state"] != "done"
+    ]
+
+
+def _discard(folder: Path, given: Path) -> None:
+    """Take away what a run that never began has left: Hydra's files, and the folders made for them."""
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (folder / ".hydra" / name).unlink(missing_ok=True)
+    (folder / ".lock").unlink(missing_ok=True)
+    made = [folder / ".hydra", folder] if given.is_absolute() else [folder / ".hydra", folder, *given.parents[:-1]]
+    for path in made:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 if __name__ == "__main__":

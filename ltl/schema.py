@@ -1,130 +1,221 @@
 """The typed schema of a run: every value is checked before training starts, and before PyTorch is imported."""
 
+import difflib
+import textwrap
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ltl import lengths
+from ltl.allowed import (
+    Allowed,
+    choice,
+    is_length,
+    is_number,
+    is_sizes,
+    is_text,
+    is_whole,
+    list_of,
+    number,
+    or_null,
+    whole,
+)
 from ltl.errors import LtlError
 
-_NUMBERS: dict[str, tuple[type, float, float, str]] = {
-    "seed": (int, 0, 2**62, "a whole number ≥ 0"),
-    "trials": (int, 1, 10**6, "a whole number ≥ 1"),
-    "draws": (int, 1, 10**6, "a whole number ≥ 1"),
-    "batch": (int, 1, 10**9, "a whole number ≥ 1 of examples"),
-    "pruner.rounds": (int, 0, 10**4, "a whole number ≥ 0 of prunings"),
-    "report.margin": (float, 0.0, 1.0, "a fraction between 0 and 1 (0.002 is 0.2 percentage points)"),
-    "optimizer.lr": (float, 0.0, 1e6, "a number ≥ 0"),
-    "optimizer.weight_decay": (float, 0.0, 1e6, "a number ≥ 0"),
-    "optimizer.momentum": (float, 0.0, 1.0, "a number from 0 to 1"),
-    "dataset.validation": (int, 1, 10**9, "a whole number ≥ 1 of examples carved from the training set"),
-    "model.dropout": (float, 0.0, 0.999, "a fraction from 0 to below 1 of units to drop"),
-    "hardware.devices": (int, 1, 10**4, "a whole number ≥ 1 of processes"),
-    "hardware.threads": (int, 1, 10**4, "a whole number ≥ 1 of threads"),
-    "hardware.chunk": (int, 1, 10**6, "a whole number ≥ 1 of optimiser steps"),
-    "hardware.eval_batch": (int, 1, 10**9, "a whole number ≥ 1 of examples"),
-    "hardware.checkpoint_every": (float, 0.0, 1e9, "a number ≥ 0 of seconds"),
-    "pruner.allocation.conv": (float, 0.0, 1e3, "a multiple ≥ 0 of pruner.rate"),
-    "pruner.allocation.linear": (float, 0.0, 1e3, "a multiple ≥ 0 of pruner.rate"),
-    "pruner.allocation.output": (float, 0.0, 1e3, "a multiple ≥ 0 of pruner.rate"),
+_LENGTH = Allowed(is_length, "a length: optimiser steps as 500it or data epochs as 2ep")
+_ROUND = Allowed(lambda value: is_length(value) and float(value[:-2]) > 0, "a length above 0, such as 500it or 2ep")
+_LENGTHS = list_of(is_length, "lengths such as [500it, 2ep]")
+_SWITCH, _TEXT, _TEXTS = choice(True, False), Allowed(is_text, "text"), list_of(is_text, "text")
+_STREAM = or_null(whole(0), "to follow seed")
+_MULTIPLE = number(lambda value: value >= 0, "a multiple ≥ 0 of pruner.rate")
+_NOT_NEGATIVE = number(lambda value: value >= 0, "a number ≥ 0")
+
+_SCHEMA: dict[str, Allowed] = {
+    "seed": whole(0),
+    **{f"seeds.{stream}": _STREAM for stream in ("init", "order", "augmentation", "mask")},
+    "seeds.order_by_round": choice("same", "fresh"),
+    "trials": whole(1),
+    "draws": whole(1),
+    "length": _ROUND,
+    "eval_every": _ROUND,
+    "batch": whole(1, " of examples"),
+    "clip": or_null(number(lambda value: value > 0, "a gradient norm above 0"), "for no clipping"),
+    "ticket": or_null(_TEXT, "for a search"),
+    "resume": or_null(_TEXT, "for a new run"),
+    "tags": list_of(is_text, "words such as [first, try]"),
+    "rewinding_note": or_null(_TEXT, "for none"),
+    "report.margin": number(
+        lambda value: 0 <= value <= 1, "a fraction between 0 and 1 (0.002 is 0.2 percentage points)"
+    ),
+    **{f"recipe.rates.{kind}": _MULTIPLE for kind in ("conv", "linear", "output")},
+    "recipe.milestones": _LENGTHS,
+    "recipe.augment": _SWITCH,
+    "recipe.rewind_to": _LENGTH,
+    "pruner.name": _TEXT,
+    "pruner.rounds": whole(0, " of prunings"),
+    "pruner.rate": number(
+        lambda value: 0 < value < 1,
+        "the fraction of the remaining weights that a pruning removes, between 0 and 1; 0.2 keeps 80% each round",
+    ),
+    "pruner.rewind_to": _LENGTH,
+    "pruner.momentum": choice("zero", "saved", "kept"),
+    "pruner.lr": choice("rewound", "last"),
+    "hardware.accelerator": choice("cpu", "gpu"),
+    "hardware.devices": whole(1, " of processes"),
+    "hardware.strategy": choice("auto", "ddp"),
+    "hardware.threads": whole(1, " of threads"),
+    "hardware.wait_policy": choice("PASSIVE", "ACTIVE"),
+    "hardware.precision": choice("32-true", "bf16-mixed"),
+    "hardware.memory_format": choice("contiguous", "channels_last"),
+    "hardware.deterministic": choice(True, False, "warn"),
+    "hardware.chunk": whole(1, " of optimiser steps"),
+    "hardware.eval_batch": whole(1, " of examples"),
+    "hardware.checkpoint_every": number(lambda value: value >= 0, "a number ≥ 0 of seconds"),
+    "control.*.mask": choice("same", "shuffled", "dense"),
+    "control.*.weights": choice("rewound", "fresh"),
+    "control.*.network": choice("same", "small"),
+    "control.*.rounds": Allowed(
+        lambda value: value == "all" or (isinstance(value, list) and all(is_whole(one) and one >= 1 for one in value)),
+        "all, or a list of rounds such as [3,7,12]",
+    ),
+    "control.*.draws": whole(1),
+    "optimizer.lr": _NOT_NEGATIVE,
+    "optimizer.betas": Allowed(
+        lambda value: isinstance(value, list) and len(value) == 2 and all(is_number(b) and 0 <= b < 1 for b in value),
+        "two numbers from 0 to below 1",
+    ),
+    "optimizer.eps": _NOT_NEGATIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.momentum": number(lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "optimizer.nesterov": _SWITCH,
+    "optimizer.fused": _SWITCH,
+    "lr_schedule.warmup": _LENGTH,
+    "lr_schedule.milestones": _LENGTHS,
+    "lr_schedule.factor": number(lambda value: value > 0, "a number above 0"),
+    "initialiser.gain": number(lambda value: value > 0, "a number above 0"),
+    "model.name": _TEXT,
+    "model.widths": list_of(is_sizes, "numbers of units ≥ 1"),
+    "model.width": whole(1, " of channels"),
+    "model.blocks": list_of(is_sizes, "numbers ≥ 1, or of lists of them", least=1),
+    "model.dropout": number(lambda value: 0 <= value < 1, "a fraction from 0 to below 1 of units to drop"),
+    "pruner.allocation.conv": _MULTIPLE,
+    "pruner.allocation.linear": _MULTIPLE,
+    "pruner.allocation.output": _MULTIPLE,
+    "pruner.allocation.layers": Allowed(
+        lambda value: isinstance(value, dict) and all(map(_MULTIPLE.test, value.values())),
+        "multiples ≥ 0 of pruner.rate by name, such as {fc1.weight:0.5}",
+    ),
+    "pruner.allocation.exclude": list_of(is_text, "patterns of names such as [output.weight]"),
+    "pruner.allocation.allow_empty": _SWITCH,
+    **{f"dataset.{name}": _TEXT for name in ("name", "root", "archive", "checksum", "folder", "checksums.*")},
+    **{f"dataset.{name}": _TEXTS for name in ("mirrors", "train_files", "test_files")},
+    **{f"dataset.{name}": _SWITCH for name in ("verify", "download", "augment", "flip")},
+    "dataset.outputs": whole(1, " of classes"),
+    "dataset.label_bytes": whole(1, " of bytes"),
+    "dataset.test": whole(1, " of examples"),
+    "dataset.validation": whole(1, " of examples carved from the training set"),
+    "dataset.limit": or_null(whole(1, " of examples"), "for all"),
+    "dataset.mean": list_of(is_number, "numbers, one for each channel", least=1),
+    "dataset.std": list_of(
+        lambda value: is_number(value) and value > 0, "numbers above 0, one for each channel", least=1
+    ),
+    "dataset.padding": whole(0, " of pixels"),
+    "*._target_": _TEXT,
+    "*._partial_": _SWITCH,
 }
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "seeds.order_by_round": ("same", "fresh"),
-    "pruner.momentum": ("zero", "saved", "kept"),
-    "pruner.lr": ("rewound", "last"),
-    "hardware.accelerator": ("cpu", "gpu"),
-    "hardware.precision": ("32-true", "bf16-mixed"),
-    "hardware.memory_format": ("contiguous", "channels_last"),
-    "hardware.deterministic": (True, False),
-    "hardware.wait_policy": ("PASSIVE", "ACTIVE"),
-    "dataset.verify": (True, False),
-    "dataset.download": (True, False),
-    "dataset.augment": (True, False),
-    "pruner.allocation.allow_empty": (True, False),
-}
-_CONTROL: dict[str, tuple[str, ...]] = {
-    "mask": ("same", "shuffled", "dense"),
-    "weights": ("rewound", "fresh"),
-    "network": ("same", "small"),
-}
+# Sections that are handed to what their `_target_` names: it decides which other keys there may be, and which must be.
+_PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
+_TARGETS = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", *(f"pruner.{part}" for part in _PARTS))
+_FREE = (*(f"{section}." for section in _TARGETS), "logger.", "claim.")
+_REQUIRED = (
+    *(key for key in _SCHEMA if "*" not in key and not key.startswith(("recipe.", *_FREE))),
+    *(f"{section}._target_" for section in _TARGETS),
+    *("model.name", "dataset.name", "lr_schedule.warmup"),
+)
 
 
 def check(cfg: DictConfig) -> None:
-    """Check every value of a composed configuration; LtlError names the first key that is out of its range."""
-    for key, (kind, low, high, allowed) in _NUMBERS.items():
-        if (value := _select(cfg, key)) is not None:
-            _number(key, value, kind, low, high, allowed)
-    for key, choices in _CHOICES.items():
-        if (value := _select(cfg, key)) is not None and value not in choices:
-            raise LtlError(f"{key}={value} is not possible: choose {' or '.join(map(str, choices))}.")
-    for stream in ("init", "order", "augmentation", "mask"):
-        if cfg.seeds[stream] is not None:
-            _number(f"seeds.{stream}", cfg.seeds[stream], int, 0, 2**62, "a whole number ≥ 0, or null")
-    if cfg.dataset.get("limit") is not None:
-        _number("dataset.limit", cfg.dataset.limit, int, 1, 10**9, "a whole number ≥ 1 of examples, or null for all")
-    if cfg.clip is not None:
-        _number("clip", cfg.clip, float, 1e-12, 1e12, "a gradient norm above 0, or null")
-    rate = cfg.pruner.rate
-    if not _is_number(rate, float) or not 0 < rate < 1:
-        raise LtlError(
-            f"pruner.rate={rate} is not possible: it is the fraction of the remaining weights that a pruning removes "
-            "and must lie between 0 and 1; 0.2 keeps 80% each round."
-        )
-    _lengths(cfg)
-    _controls(cfg)
+    """Check every value of a composed configuration; LtlError names the first key that is missing or not possible."""
+    try:
+        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        key, reason = getattr(error, "full_key", None), str(error).splitlines()[0]
+        raise LtlError(f"{key or 'the configuration'} cannot be resolved: {reason.rstrip('.')}.") from None
+    _check_sections(plain)
+    found = dict(leaves(plain))
+    for key, value in found.items():
+        _check_one(key, value)
+    for key in _REQUIRED:
+        if key not in found:
+            raise LtlError(f"{key} is missing: it was deleted, or its section was replaced; give it a value.")
+    _check_together(plain)
 
 
-def _lengths(cfg: DictConfig) -> None:
-    length = lengths.parse(cfg.length, "length")
-    if length.value <= 0:
-        raise LtlError(f"length={cfg.length} trains nothing: a round needs at least 1it.")
-    every = lengths.parse(cfg.eval_every, "eval_every")
-    if every.value <= 0:
-        raise LtlError(f"eval_every={cfg.eval_every} is not possible: evaluate every 1it or more.")
-    rewind = lengths.parse(cfg.pruner.rewind_to, "pruner.rewind_to")
-    if rewind.unit == length.unit and rewind.value >= length.value:
-        raise beyond_the_end(cfg.pruner.rewind_to, cfg.length)
-    lengths.parse(cfg.lr_schedule.warmup, "lr_schedule.warmup")
-    for number, milestone in enumerate(cfg.lr_schedule.get("milestones", [])):
-        lengths.parse(milestone, f"lr_schedule.milestones[{number}]")
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of everything that is not a section; an empty section is a value."""
+    if isinstance(node, dict) and node and path != "pruner.allocation.layers":
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def beyond_the_end(rewind_to: str, length: str) -> LtlError:
-    """Return the error of a rewind point at or after the end of a round."""
+    """Return the error for a rewind point at or past the end of a round."""
     return LtlError(
         f"pruner.rewind_to={rewind_to} is at or past the end of a round (length={length}): later rounds would train "
         "nothing; choose an earlier step."
     )
 
 
-def _controls(cfg: DictConfig) -> None:
-    for arm, control in cfg.control.items():
-        if not isinstance(control, DictConfig):
-            raise LtlError(f"control.{arm}={control} is not a control: write control=[reinit,random_mask].")
-        for name, choices in _CONTROL.items():
-            if control.get(name) not in choices:
-                raise LtlError(
-                    f"control.{arm}.{name}={control.get(name)} is not possible: choose {' or '.join(choices)}."
-                )
-        _number(f"control.{arm}.draws", control.draws, int, 1, 10**6, "a whole number ≥ 1")
-        if control.rounds != "all":
-            for turn in control.rounds if not isinstance(control.rounds, str) else [control.rounds]:
-                _number(f"control.{arm}.rounds", turn, int, 1, 10**4, "all, or a list of rounds such as [3,7,12]")
+def _check_one(key: str, value: Any) -> None:
+    for pattern, allowed in _SCHEMA.items():
+        if key == pattern or ("*" in pattern and fnmatchcase(key, pattern)):
+            if not allowed.test(value):
+                raise LtlError(f"{key}={_shown(value)} is not possible: it must be {allowed.words}.")
+            return
+    if not key.startswith(_FREE) and key not in ("claim", "control", "logger"):
+        near = difflib.get_close_matches(key, [name for name in _SCHEMA if "*" not in name], 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise LtlError(f"{key}={_shown(value)} is not possible: nothing reads a key of this name.{hint}")
 
 
-def _number(key: str, value: Any, kind: type, low: float, high: float, allowed: str) -> None:
-    if not _is_number(value, kind) or not low <= value <= high:
-        raise LtlError(f"{key}={value} is not possible: it must be {allowed}.")
+def _shown(value: Any) -> str:
+    """Return `value` as one short line."""
+    return textwrap.shorten("null" if value is None else str(value), 80, placeholder=" …")
 
 
-def _is_number(value: Any, kind: type) -> bool:
-    return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+def _check_sections(plain: dict[str, Any]) -> None:
+    """Check the groups that hold any number of named members."""
+    members = {"control": ("mask", "weights", "network", "rounds", "draws"), "logger": ("_target_",)}
+    write = {"control": "control=[reinit,random_mask], or control=none", "logger": "logger=csv, wandb or none"}
+    for group, keys in members.items():
+        section = plain.get(group)
+        whole = isinstance(section, dict) and all(
+            isinstance(member, dict) and set(keys) <= set(member) for member in section.values()
+        )
+        if not whole:
+            raise LtlError(f"{group}={_shown(section)} is not possible: write {write[group]}.")
 
 
-def _select(cfg: DictConfig, key: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            return None
-        node = node[part]
-    return node
+def _check_together(plain: dict[str, Any]) -> None:
+    """Check the values that depend on one another."""
+    length, rewind = (lengths.parse(text, "") for text in (plain["length"], plain["pruner"]["rewind_to"]))
+    if rewind.unit == length.unit and rewind.value >= length.value:
+        raise beyond_the_end(plain["pruner"]["rewind_to"], plain["length"])
+    optimizer, hardware = plain["optimizer"], plain["hardware"]
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise LtlError("optimizer.nesterov=true needs optimizer.momentum above 0.")
+    devices = hardware["devices"]
+    if devices > 1 and (hardware["strategy"] != "ddp" or hardware["chunk"] != 1):
+        raise LtlError(
+            f"hardware.devices={devices} needs hardware.strategy=ddp and hardware.chunk=1, as hardware=ddp sets them: "
+            "gradients are exchanged once a chunk."
+        )
+    if plain["batch"] % devices:
+        raise LtlError(
+            f"batch={plain['batch']} cannot be shared evenly by hardware.devices={devices}: choose a multiple."
+        )

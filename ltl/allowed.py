@@ -1,0 +1,66 @@
+"""What a value may be: tests of one value, each with the words that an error says it in."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ltl import lengths
+from ltl.errors import LtlError
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a value may be, as a test and in words."""
+
+    test: Callable[[Any], bool]
+    words: str
+
+
+def number(test: Callable[[float], bool], words: str) -> Allowed:
+    return Allowed(lambda value: is_number(value) and test(value), words)
+
+
+def whole(least: int, of: str = "") -> Allowed:
+    return Allowed(lambda value: is_whole(value) and least <= value < 2**62, f"a whole number ≥ {least}{of}")
+
+
+def choice(*choices: Any) -> Allowed:
+    return Allowed(
+        lambda value: any(value is one if isinstance(one, bool) else value == one for one in choices),
+        " or ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in choices),
+    )
+
+
+def list_of(each: Callable[[Any], bool], words: str, *, least: int = 0) -> Allowed:
+    return Allowed(
+        lambda value: isinstance(value, list) and len(value) >= least and all(map(each, value)), f"a list of {words}"
+    )
+
+
+def or_null(allowed: Allowed, meaning: str) -> Allowed:
+    return Allowed(lambda value: value is None or allowed.test(value), f"{allowed.words}, or null {meaning}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def is_sizes(value: Any) -> bool:
+    """Whether `value` is a number of units or channels, or a list of such."""
+    return bool(value) and all(map(is_sizes, value)) if isinstance(value, list) else is_whole(value) and value >= 1
+
+
+def is_length(value: Any) -> bool:
+    try:
+        return lengths.parse(value, "").value >= 0
+    except LtlError:
+        return False

@@ -1,0 +1,148 @@
+"""Overrides of the command line: composed and checked before Hydra writes anything, so that a mistake is one line."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ltl import schema
+from ltl.errors import LtlError
+from ltl.results import rank
+
+_SWEEP = {"-m", "--multirun"}
+_SHOW = {"-c", "--cfg", "-p", "--package", "--resolve"}
+
+
+def check(arguments: Sequence[str], conf: Path) -> None:
+    """Compose a run's configuration and check it, so that a mistake is one line and leaves no folder behind.
+
+    A sweep must compose with each of its options; its values are checked job by job. What Hydra alone can answer (other
+    folders of configurations, --info …) is left to it.
+    """
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    overrides = [argument for argument in arguments if is_override(argument) or not flags]
+    if flags <= _SWEEP:
+        _check_folder(arguments)
+    if flags <= _SWEEP and flags:
+        for one in _variants(overrides, conf):
+            composed(one, conf)
+    elif flags <= _SHOW:
+        cfg = composed(overrides, conf)
+        if not flags:
+            schema.check(cfg)
+
+
+def is_override(argument: str) -> bool:
+    """Return whether a word of the command line is `key=value` or `~key`, not a flag or a flag's value."""
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
+
+
+def composed(overrides: Sequence[str], conf: Path) -> DictConfig:
+    """Compose a configuration as Hydra would; LtlError in one line for whatever does not compose."""
+    from hydra import compose
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with _hydra(conf):
+            return compose("config", overrides=list(overrides))
+    except MissingConfigException as error:
+        raise LtlError(_no_option(error.missing_cfg_file or "", conf)) from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise LtlError(_one_line(error, overrides, conf)) from None
+
+
+@contextmanager
+def _hydra(conf: Path) -> Iterator[None]:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf.resolve())):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _variants(overrides: Sequence[str], conf: Path) -> Iterator[list[str]]:
+    """Yield the overrides of the first job of a sweep, and of one job for each further option of a group."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        with _hydra(conf):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(list(overrides))
+            swept = {
+                number: [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+                for number, one in enumerate(parsed)
+                if one.is_discrete_sweep()
+            }
+    except HydraException as error:
+        raise LtlError(_one_line(error, overrides, conf)) from None
+    first = [swept[number][0] if number in swept else text for number, text in enumerate(overrides)]
+    yield first
+    for number, values in swept.items():
+        if (conf / values[0].partition("=")[0]).is_dir():
+            for value in values[1:]:
+                yield [*first[:number], value, *first[number + 1 :]]
+
+
+def _check_folder(arguments: Sequence[str]) -> None:
+    """Refuse a folder that holds a run: two runs never share one (Lightning's further processes do, with the first)."""
+    given = dict(argument.split("=", 1) for argument in arguments if is_override(argument) and "=" in argument)
+    for key, pattern in (("hydra.run.dir", "status.json"), ("hydra.sweep.dir", "*/status.json")):
+        if key in given and rank() == 0 and any(Path(given[key]).glob(pattern)):
+            raise LtlError(
+                f"{key}={given[key]} holds a run already: choose another folder, or go on with it by "
+                f"resume={given[key] if pattern == 'status.json' else 'its job folder'}."
+            )
+
+
+def _no_option(option: str, conf: Path) -> str:
+    group, _, name = option.rpartition("/")
+    options = _options(group, conf)
+    if not options:
+        return f"{option} is not a configuration of ltl: `--help` lists the groups and their options."
+    near = difflib.get_close_matches(name, options, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{group}={name} is not an option.{hint} {group} can be {', '.join(options)}."
+
+
+def _options(group: str, conf: Path) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    with _hydra(conf):
+        return GlobalHydra.instance().config_loader().get_group_options(group)
+
+
+def _one_line(error: Exception, overrides: Sequence[str], conf: Path) -> str:
+    text = " ".join(str(error).split()).split(" full_key")[0].split(" See https")[0].rstrip(".")
+    key, override = next(
+        ((key, one) for one in overrides if (key := one.lstrip("+~").partition("=")[0]) and key in text), ("", "")
+    )
+    if not key:
+        return f"the command line cannot be read: {text}."
+    if "Ambiguous value" in text:
+        return f"{override} is several values: add -m to run them one after another, or write [a,b] for a list."
+    if "Could not override" not in text:
+        return f"{override} is not possible: {text}."
+    keys = _keys(OmegaConf.to_container(composed([], conf))) | {
+        group.name for group in conf.iterdir() if group.is_dir()
+    }
+    near = difflib.get_close_matches(key, sorted(keys), 1, cutoff=0.75)
+    if near and near[0] != key:
+        return f"{override} is not possible: there is no key {key}. Did you mean {near[0]}?"
+    if key in keys:
+        return f"{override} is not possible: {key} does not take it; `--cfg job` shows what it is."
+    return f"{override} is not possible: there is no key {key}; `--cfg job` lists all keys."
+
+
+def _keys(node: Any) -> set[str]:
+    """Return the dotted keys of all values and sections."""
+    paths = [path.split(".") for path, _ in schema.leaves(node)]
+    return {".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
