@@ -64,7 +64,7 @@ def unpack(bits: Tensor, shape: Iterable[int]) -> Tensor:
 
 
 def mask_sha256(masks: Masks) -> str:
-    """Return a hash of the masks: names, shapes and bits, in order of name."""
+    """Return a hash of the masks: names and bits, in order of name; shapes are the weights' to tell."""
     return tensors_sha256({name: pack(mask) for name, mask in masks.items()})
 
 

@@ -45,6 +45,12 @@ def per_layer(
         kinds = {name: linear if mask.dim() == 2 else conv for name, mask in masks.items()}
         kinds[list(masks)[-1]] = output
         multiples = {**kinds, **layers}
+        negative = [name for name in names if multiples[name] < 0]
+        if negative:
+            raise LtlError(
+                f"pruner.allocation: the multiple of {negative[0]} is {multiples[negative[0]]}, but it must be ≥ 0; "
+                "0 leaves the layer as it is."
+            )
         removals = {name: floor(target.rate * multiples[name], int(masks[name].sum())) for name in names}
     else:
         removals = _apportion({name: int(masks[name].sum()) for name in names}, _surplus(masks, target.density or 0.0))
@@ -74,19 +80,25 @@ def global_pool(scores: Tensors, masks: Masks, target: Target, *, exclude: Seque
 
 
 def lowest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
-    """Return a bool tensor marking exactly `count` eligible entries of lowest score; ties: the earlier index first."""
+    """Return a bool tensor marking exactly `count` eligible entries of lowest score; ties: the earlier index first.
+
+    Indices are row-major, whatever the memory format.
+    """
     if count == 0:
         return torch.zeros_like(eligible)
-    threshold = score[eligible].kthvalue(count).values
-    marked = eligible & (score < threshold)
-    ties = (eligible & (score == threshold)).flatten().nonzero().flatten()
-    marked.view(-1)[ties[: count - int(marked.sum())]] = True
-    return marked
+    flat, candidates = score.flatten(), eligible.flatten()
+    threshold = flat[candidates].kthvalue(count).values
+    marked = candidates & (flat < threshold)
+    ties = (candidates & (flat == threshold)).nonzero().flatten()
+    marked[ties[: count - int(marked.sum())]] = True
+    return marked.view(eligible.shape)
 
 
 def floor(rate: float, count: int) -> int:
     """Return ⌊rate · count⌋, undisturbed by binary fractions (0.29 · 100 is 29)."""
-    return math.floor(rate * count + 1e-9)
+    product = rate * count
+    whole = round(product)
+    return whole if math.isclose(product, whole, rel_tol=1e-15, abs_tol=1e-9) else math.floor(product)
 
 
 def included(masks: Masks, exclude: Sequence[str], key: str) -> list[str]:
@@ -123,15 +135,16 @@ def _without_lowest(score: Tensor, mask: Tensor, count: int, name: str, allow_em
             f"pruner.rate: {count} of the {remaining} weights left in {name} are to go, which empties the layer: "
             "lower pruner.rounds or pruner.rate, or set pruner.allocation.allow_empty=true."
         )
-    return mask & ~lowest(score, mask, count)
+    return mask & ~lowest(score, mask, min(count, remaining))
 
 
 def _last_ones(scores: Tensors, masks: Masks, names: Sequence[str]) -> Tensor:
-    """Mark in each layer the one survivor of highest score, which no global threshold may take."""
+    """Mark in each layer the one survivor that would go last, which no global threshold may take."""
     marks = []
     for name in names:
         mark = torch.zeros_like(masks[name]).flatten()
         if masks[name].any():
-            mark[scores[name].masked_fill(~masks[name], -torch.inf).argmax()] = True
+            score = scores[name].masked_fill(~masks[name], -torch.inf).flatten()
+            mark[(score == score.max()).nonzero()[-1]] = True
         marks.append(mark)
     return torch.cat(marks)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
 from ltl.pruning.allocation import Target
 from ltl.pruning.evidence import Evidence
@@ -27,9 +28,12 @@ class Pruner:
     lr: Literal["rewound", "last"]
 
     def prune(self, evidence: Evidence, target: Target) -> Masks:
-        """Return the masks after one pruning; scores that are not numbers are refused."""
+        """Return the masks after one pruning; LtlError for scores of survivors that are not finite."""
         scores = self.criterion(evidence)
         for name, score in scores.items():
             if not torch.isfinite(score[evidence.masks[name]]).all():
-                raise FloatingPointError(f"the scores of {name} are not finite")
+                raise LtlError(
+                    f"pruner.criterion gives scores of {name} that are no finite numbers: lower optimizer.lr, or set "
+                    "clip=1.0, if its weights are not finite either."
+                )
         return self.allocation(scores, evidence.masks, target)
