@@ -1,0 +1,292 @@
+"""The command line never changes by accident: groups, options and keys are frozen here, compose, and run."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import data_files
+import pytest
+import torch
+from conftest import CONF, composed
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from ltl import build, lengths, schema
+from ltl.errors import LtlError
+from ltl.overrides import _hydra
+from ltl.results import read_status, read_table
+
+Launch = Callable[..., Path]
+
+OPTIONS = {
+    "allocation": ["global", "per_layer"],
+    "control": ["none", "random_mask", "random_ticket", "reinit", "small_dense"],
+    "dataset": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist"],
+    "debug": ["fast"],
+    "experiment": [
+        "frankle2019_conv2",
+        "frankle2019_conv4",
+        "frankle2019_conv6",
+        "frankle2019_lenet",
+        "frankle2019_lenet_oneshot",
+        "frankle2019_resnet20",
+        "frankle2019_resnet20_low_lr",
+        "frankle2019_resnet20_warmup",
+        "frankle2019_vgg19",
+        "frankle2019_vgg19_low_lr",
+        "frankle2019_vgg19_warmup",
+    ],
+    "hardware": ["cpu", "ddp", "gpu", "gpu_bf16"],
+    "hydra/launcher": ["basic", "joblib", "submitit_local", "submitit_slurm"],
+    "initialiser": ["glorot_normal", "kaiming_normal", "kaiming_uniform", "orthogonal", "signed_constant"],
+    "logger": ["csv", "none", "wandb"],
+    "lr_schedule": ["constant", "cosine", "milestones"],
+    "model": [
+        "conv2",
+        "conv4",
+        "conv6",
+        "conv8",
+        "lenet_300_100",
+        "resnet110",
+        "resnet14",
+        "resnet18",
+        "resnet20",
+        "resnet32",
+        "resnet44",
+        "resnet56",
+        "vgg11",
+        "vgg13",
+        "vgg16",
+        "vgg19",
+    ],
+    "optimizer": ["adam", "adamw", "sgd"],
+    "pruner": ["dense", "finetune", "imp", "imp_late", "imp_oneshot", "lr_rewind", "magnitude_init", "random"],
+}
+DEFAULTS = {
+    "allocation": "per_layer",
+    "dataset": "digits",
+    "hardware": "cpu",
+    "initialiser": "glorot_normal",
+    "lr_schedule": "constant",
+    "model": "lenet_300_100",
+    "optimizer": "adam",
+    "pruner": "imp",
+    "debug": None,
+    "experiment": None,
+    "logger": "csv",
+}
+KEYS = {
+    "batch", "claim", "clip", "control", "dataset", "draws", "eval_every", "hardware", "initialiser", "length",
+    "logger", "lr_schedule", "model", "optimizer", "pruner", "recipe", "report", "resume", "rewinding_note", "seed",
+    "seeds", "tags", "ticket", "trials",
+}  # fmt: skip
+RELIED_ON = [
+    "seed", "seeds.init", "seeds.order", "seeds.augmentation", "seeds.mask", "seeds.order_by_round", "trials", "draws",
+    "length", "eval_every", "ticket", "resume", "pruner.rounds", "pruner.rate", "pruner.rewind_to", "hardware.threads",
+]  # fmt: skip
+# Minutes together: networks of millions of weights, and settings that differ from resnet20's in a learning rate.
+SLOW = {
+    "frankle2019_conv2",
+    "frankle2019_conv4",
+    "frankle2019_conv6",
+    "frankle2019_resnet20_low_lr",
+    "frankle2019_resnet20_warmup",
+    "frankle2019_vgg19",
+    "frankle2019_vgg19_low_lr",
+    "frankle2019_vgg19_warmup",
+}
+
+
+def every(*without: str) -> list[tuple[str, str]]:
+    return [(group, option) for group, options in OPTIONS.items() if group not in without for option in options]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Small data sets in the official formats, where LTL_DATA_DIR says."""
+    root = tmp_path_factory.mktemp("data")
+    for name in ("mnist", "fashion_mnist"):
+        data_files.write_idx(root, name, train=300, test=100)
+    data_files.write_cifar10(root)
+    data_files.write_cifar100(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTL_DATA_DIR", str(root))
+        yield root
+
+
+def on(dataset: str) -> list[str]:
+    """The overrides that choose a data set, of small files if it comes from files."""
+    return [f"dataset={dataset}", *([] if dataset == "digits" else ["dataset.verify=false", "dataset.download=false"])]
+
+
+def test_groups_and_options_are_frozen() -> None:
+    """What is typed today must mean the same tomorrow; a new option is added here on purpose."""
+    with _hydra(CONF):
+        loader = GlobalHydra.instance().config_loader()
+        offered = {group: loader.get_group_options(group) for group in OPTIONS}
+        ours = {path.name for path in CONF.iterdir() if any(path.glob("*.yaml"))}
+    assert offered == OPTIONS
+    assert ours == {group for group in OPTIONS if "/" not in group}
+
+
+def test_keys_are_frozen() -> None:
+    """The top level, and the keys that other programs set."""
+    cfg = composed()
+    assert set(cfg) == KEYS
+    for key in RELIED_ON:
+        assert OmegaConf.select(cfg, key, default="absent") != "absent", key
+    assert all("root" in composed(f"dataset={name}").dataset for name in OPTIONS["dataset"] if name != "digits")
+
+
+def test_defaults_are_frozen() -> None:
+    with _hydra(CONF):
+        from hydra import compose
+
+        chosen = compose("config", return_hydra_config=True).hydra.runtime.choices
+    assert {group: chosen[group] for group in DEFAULTS} == DEFAULTS
+    assert list(composed().control) == ["reinit"]
+
+
+@pytest.mark.parametrize(("group", "option"), every("hydra/launcher"))
+def test_every_option_composes_and_passes_the_schema(group: str, option: str) -> None:
+    """On its own, and with late rewinding, whose step is each model's own."""
+    for pruner in ["imp", "imp_late"] if group == "model" else ["imp"]:
+        cfg = composed(f"{group}={option}", *([] if group in ("pruner", "experiment") else [f"pruner={pruner}"]))
+        assert isinstance(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), dict)
+        schema.check(cfg)
+
+
+@pytest.mark.parametrize("option", OPTIONS["hydra/launcher"])
+def test_every_launcher_composes(option: str) -> None:
+    with _hydra(CONF):
+        from hydra import compose
+
+        cfg = compose("config", overrides=[f"hydra/launcher={option}"], return_hydra_config=True)
+    assert option.split("_")[0] in cfg.hydra.launcher._target_.lower()
+
+
+@pytest.mark.parametrize("dataset", OPTIONS["dataset"])
+@pytest.mark.parametrize("model", OPTIONS["model"])
+def test_every_model_fits_every_dataset_or_says_why_not(model: str, dataset: str, files: Path) -> None:
+    """Built in full, without allocating the weights; VGGs halve their images too often for 8x8 pixels."""
+    cfg = composed(*on(dataset), f"model={model}", "pruner=dense", "dataset.limit=200", "dataset.validation=20")
+    if dataset == "digits" and (model.startswith("vgg") or model == "conv8"):
+        with pytest.raises(LtlError, match=r"^model: (VGG|Conv)-\d+ halves its images . times and needs") as error:
+            build.experiment(cfg, files, hardware_number=0)
+        assert "\n" not in str(error.value)
+    else:
+        counts = build.experiment(cfg, files, hardware_number=0).counts()
+        assert counts["parameters"] > counts["prunable"] > 0
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), every("model", "dataset", "hardware", "experiment", "debug", "hydra/launcher", "logger")
+)
+def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
+    """A handful of steps and two prunings."""
+    rounds = ["pruner.rounds=0"] if option == "dense" else []
+    folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *rounds)
+    rows = read_table(folder / "rounds.csv")
+    expected = 1 if option == "dense" else 3
+    assert [row["arm"] for row in rows].count("ticket") == expected
+    controls = {"none": [], "reinit": ["reinit"]}.get(option, [option] if group == "control" else ["reinit"])
+    assert [row["arm"] for row in rows if row["arm"] != "ticket"] == controls * (expected - 1)
+    assert read_status(folder)["state"] == "done"
+
+
+def shrunk(value: Any) -> Any:
+    """A network of the same form with two channels or units wherever there were more."""
+    return [shrunk(one) for one in value] if isinstance(value, list) else 2
+
+
+@pytest.mark.parametrize("model", OPTIONS["model"])
+def test_every_model_runs(launch: Launch, files: Path, model: str) -> None:
+    """In its own form and by its own recipe, with few channels; with pruning, rewinding and a small dense control."""
+    own = OmegaConf.to_container(composed(f"model={model}").model)
+    assert isinstance(own, dict)
+    narrow = [f"model.{key}={shrunk(own[key])}" for key in ("widths", "width") if key in own]
+    if "width" not in own and "blocks" in own:
+        narrow.append(f"model.blocks={shrunk(own['blocks'])}".replace(" ", ""))
+    small = ["length=4it", "eval_every=2it", "batch=8", "trials=1", "pruner.rounds=1", "pruner.rate=0.1"]
+    few = ["dataset.limit=24", "dataset.validation=16", "recipe.rewind_to=1it", "control=small_dense"]
+    folder = launch(f"model={model}", "pruner=imp_late", *on("cifar10"), *narrow, *small, *few, tiny=False)
+    rows = read_table(folder / "rounds.csv")
+    assert [(row["arm"], row["round"]) for row in rows] == [("ticket", "0"), ("ticket", "1"), ("small_dense", "1")]
+    assert float(rows[1]["density"]) < 1
+
+
+@pytest.mark.parametrize("dataset", OPTIONS["dataset"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_every_dataset_runs(launch: Launch, files: Path, dataset: str, augment: bool) -> None:
+    folder = launch(*on(dataset), "dataset.validation=20", f"dataset.augment={str(augment).lower()}", "control=none")
+    status = read_status(folder)["dataset"]
+    assert status["name"] == dataset
+    assert status["canonical"] is (dataset == "digits")
+    assert 0 <= float(read_table(folder / "rounds.csv")[-1]["test_accuracy"]) <= 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("option", ["gpu", "gpu_bf16"])
+def test_a_gpu_is_asked_for_in_one_line(launch: Launch, option: str) -> None:
+    with pytest.raises(LtlError, match=r"^hardware\.accelerator=gpu needs a CUDA GPU.*choose hardware=cpu\.$"):
+        launch(f"hardware={option}")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("option", ["gpu", "gpu_bf16"])
+def test_every_gpu_option_runs(launch: Launch, option: str) -> None:
+    assert read_status(launch(f"hardware={option}", "control=none"))["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in OPTIONS["experiment"]]
+)
+def test_every_experiment_runs_in_its_fast_form(launch: Launch, files: Path, name: str) -> None:
+    folder = launch(f"experiment={name}", "debug=fast", "dataset.verify=false", "dataset.download=false", tiny=False)
+    cfg = composed(f"experiment={name}")
+    rows = read_table(folder / "rounds.csv")
+    assert {row["arm"] for row in rows} == {"ticket", *cfg.control}
+    assert [row["round"] for row in rows if row["arm"] == "ticket"] == ["0", "1", "2"]
+    shutil.rmtree(folder / "checkpoints")  # hundreds of megabytes for the wide ones
+
+
+@pytest.mark.parametrize("name", OPTIONS["experiment"])
+def test_every_experiment_builds_in_full(files: Path, name: str) -> None:
+    """With all its steps and rounds, on the small files."""
+    cfg = composed(f"experiment={name}", "dataset.verify=false", "dataset.validation=20")
+    built = build.experiment(cfg, files, hardware_number=0)
+    asked = lengths.parse(cfg.length, "length")
+    assert built.length == asked.steps(examples=len(built.dataset.train), batch=cfg.batch)
+    assert built.rounds == cfg.pruner.rounds >= 10
+    assert OmegaConf.select(cfg, "claim.sentence")
+
+
+def test_every_file_says_on_top_what_it_is() -> None:
+    """A comment first, but `# @package` where there is one: Hydra ignores it below the first line."""
+    for path in sorted(CONF.rglob("*.yaml")):
+        first, second = path.read_text().splitlines()[:2]
+        assert first.startswith("# "), path
+        if "@package" in path.read_text():
+            assert first.startswith("# @package "), path
+            assert second.startswith("# "), path
+        comment = second if "@package" in first else first
+        assert len(comment) > 15, path
+
+
+def test_settings_shared_by_models_come_from_the_recipe() -> None:
+    """A model's paper decides; a data set, schedule or allocation chosen later keeps to it, and can be overridden."""
+
+    def chosen(*overrides: str) -> DictConfig:
+        return composed(*overrides)
+
+    conv = chosen("model=conv6", "dataset=cifar10")
+    assert (conv.pruner.allocation.conv, conv.pruner.allocation.output, conv.dataset.augment) == (0.75, 0.5, False)
+    vgg = chosen("model=vgg19", "dataset=cifar10")
+    assert (vgg.dataset.augment, vgg.lr_schedule.milestones, vgg.length) == (True, ["80ep", "120ep"], "160ep")
+    assert chosen("model=vgg19", "dataset=cifar10", "dataset.augment=false").dataset.augment is False
+    assert chosen("model=resnet20", "dataset=digits").length == "500it"
+    assert chosen("model=resnet20", "dataset=digits", "length=7it").length == "7it"
+    assert chosen("model=conv2", "allocation=global").pruner.allocation._target_.endswith("global_pool")
+    assert os.environ.get("LTL_DATA_DIR", "data") == chosen("dataset=mnist").dataset.root
