@@ -160,7 +160,8 @@ def _draw(axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: fl
     spread = max(max(means) - max(min(means), floor), 0.02 * max(means))
     cut = low < max(floor, min(means) - 1.5 * spread) or high > max(means) + 1.5 * spread
     low, high = max(low, floor, min(means) - 1.5 * spread), min(high, max(means) + 1.5 * spread)
-    axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    edge = 0.06 * (high - low) or 0.5  # equal values have no range of their own
+    axes.set_ylim(low - edge, high + edge)
     density_axis(axes, [point.density for line in lines for point in line.points])
     hidden = [mean for mean in means if mean < low]
     if hidden or cut:
