@@ -25,7 +25,7 @@ from ltl.models.initialisers import WeightInit, initialise
 from ltl.models.scaling import smaller
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
-from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row
+from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
 from ltl.rng import generator
 from ltl.tickets import Ticket, load, save
 from ltl.training.controls import Control, control_start
@@ -290,10 +290,12 @@ class Experiment:
             layers.add(record.layer_rows)
 
         def finish(start: Start, row: Row, layer_rows: Sequence[Row]) -> None:
-            if start.arm == "ticket" and not self.tickets:
-                self._save_ticket(start, row, job.trial)
             rows.add([row])
             layers.add(layer_rows)
+            if rank() > 0:
+                return
+            if start.arm == "ticket" and not self.tickets:
+                self._save_ticket(start, row, job.trial)
             layers.write()
             rows.write()
 

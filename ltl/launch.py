@@ -14,14 +14,17 @@ from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 def launch(cfg: DictConfig, folder: Path) -> None:
     """Train what `folder` does not hold yet, write its report, and print the closing table."""
-    train(cfg, folder, Console())
+    try:
+        train(cfg, folder, Console())
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
+        raise SystemExit(f"ltl: interrupted; `python -m ltl.run resume={folder}` goes on.") from None
     if rank() == 0:
         report.show(report.write([folder]))
 
 
 def train(cfg: DictConfig, folder: Path, console: Console) -> None:
     """Train what `folder` does not hold yet; `status.json` says how it went."""
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # its advice on data loaders is not for our chunks
     if rank() != 0:

@@ -29,6 +29,8 @@ def main(cfg: DictConfig) -> None:
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     try:
+        if job.mode == RunMode.MULTIRUN and cfg.hardware.strategy == "ddp":  # its processes repeat the command line
+            raise LtlError("hardware=ddp cannot be swept: start these runs one by one, or sweep on one process each.")
         run(cfg, folder)
     except LtlError as error:
         if job.mode == RunMode.MULTIRUN:  # the other jobs go on; cli() tells of this one when all have ended

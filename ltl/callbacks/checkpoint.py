@@ -29,7 +29,8 @@ class IntervalCheckpoint(Checkpoint):
         """Write the checkpoint if it is time."""
         assert isinstance(pl_module, MaskedTraining)
         ended = pl_module.position[1] == pl_module.timeline.length
-        if ended or time.monotonic() - self._written >= self.every:
+        late = time.monotonic() - self._written >= self.every
+        if ended or trainer.strategy.broadcast(late):  # the first process decides: all must take part
             for logger in trainer.loggers:
                 logger.save()  # a resumed run logs from the checkpoint on
             trainer.save_checkpoint(self.path)

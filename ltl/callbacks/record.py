@@ -84,7 +84,8 @@ class Record(pl.Callback):
             module.seconds += time.perf_counter() - begun
         begun = time.perf_counter()
         step, ended = module.position[1], module.position[1] == module.timeline.length
-        train_loss = float(module.interval_loss) / max(1, module.interval_steps)
+        summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
+        train_loss = float(summed) / max(1, module.interval_steps)
         module.interval_loss, module.interval_steps = torch.zeros(()), 0
         point: Row = {"step": step, "train_loss": train_loss, "lr": module.lr()}
         if not torch.isfinite(torch.tensor(point["train_loss"])):
