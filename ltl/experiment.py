@@ -1,22 +1,17 @@
-"""One run: every trial's search, then its controls, each one `Trainer.fit`; and the records they leave."""
+"""What a run consists of: every trial's search, then its controls, each one `Trainer.fit`."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 
-from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
-from ltl.callbacks.progress import RunProgress, ShowProgress
 from ltl.callbacks.prune_rewind import PruneRewind
-from ltl.callbacks.record import Record
 from ltl.callbacks.retrain import Retrain
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
@@ -25,14 +20,9 @@ from ltl.models.initialisers import WeightInit, initialise
 from ltl.models.scaling import smaller
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
-from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
-from ltl.rng import generator
-from ltl.tickets import Ticket, load, save
+from ltl.tickets import Ticket, load
 from ltl.training.controls import Control, control_start
-from ltl.training.module import MaskedTraining
-from ltl.training.order import DataOrder
 from ltl.training.start import Start, cloned
-from ltl.training.tables import Table
 from ltl.training.timeline import Timeline
 
 
@@ -113,20 +103,6 @@ class Experiment:
     hardware_number: int  # 0, and one more each time that a resume changed the hardware
     provenance: Mapping[str, str]  # of the tickets
     tickets: Sequence[Path]  # given: they are trained, and nothing is searched
-
-    def run(self, progress: Callable[[int], RunProgress]) -> None:
-        """Train everything that the run folder does not hold yet."""
-        rows = Table(self.folder / "rounds.csv", ROUND_COLUMNS)
-        layers = Table(self.folder / "layers.csv", LAYER_COLUMNS)
-        jobs = list(self.jobs())
-        with progress(sum(job.timeline.steps() for job in jobs)) as display:
-            first_step = 0
-            for job in jobs:
-                if all(rows.has(key) for key in job.keys):
-                    display.skip(job.timeline.steps())
-                else:
-                    self._fit(job, rows, layers, first_step, display)
-                first_step += job.timeline.steps()
 
     def check(self) -> None:
         """Build the network without allocating it and prune once; LtlError for what does not fit together."""
@@ -249,7 +225,8 @@ class Experiment:
     def _timeline(self, first: Sequence[int], marks: frozenset[tuple[int, int]]) -> Timeline:
         return Timeline(self.length, self.eval_every, tuple(first), self.hardware.chunk, marks)
 
-    def _network(self, model: "partial[nn.Module]", source: torch.Generator) -> nn.Module:
+    def network(self, model: "partial[nn.Module]", source: torch.Generator) -> nn.Module:
+        """Return the network that `model` builds, initialised from `source`."""
         with torch.device("meta"):
             network = model(**self._shape())
         network = network.to_empty(device="cpu")
@@ -257,106 +234,8 @@ class Experiment:
         return network
 
     def _initial(self, model: "partial[nn.Module]", source: torch.Generator) -> Tensors:
-        network = self._network(model, source)
+        network = self.network(model, source)
         return cloned(dict(network.named_parameters()) | dict(network.named_buffers()))
-
-    def _fit(self, job: Job, rows: Table, layers: Table, first_step: int, display: RunProgress) -> None:
-        network = self._network(job.model(), generator("init", self.seeds.of("init", job.trial)))
-        if self.hardware.memory_format == "channels_last":
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        inputs = self.dataset.train.inputs
-        order = DataOrder(
-            examples=len(inputs),
-            batch=self.batch,
-            seed=self.seeds.of("order", job.trial),
-            by_round=self.seeds.order_by_round,
-            device=inputs.device,
-        )
-        module = MaskedTraining(
-            network=network,
-            dataset=self.dataset,
-            order=order,
-            timeline=job.timeline,
-            optimizer=self.optimizer,
-            lr_schedule=self.lr_schedule,
-            clip=self.clip,
-            augmentation_seed=self.seeds.of("augmentation", job.trial),
-        )
-
-        def begin(record: Record) -> None:
-            rows.drop(job.keys)
-            layers.drop(job.keys)
-            rows.add(record.rows)
-            layers.add(record.layer_rows)
-
-        def finish(start: Start, row: Row, layer_rows: Sequence[Row]) -> None:
-            rows.add([row])
-            layers.add(layer_rows)
-            if rank() > 0:
-                return
-            if start.arm == "ticket" and not self.tickets:
-                self._save_ticket(start, row, job.trial)
-            layers.write()
-            rows.write()
-
-        record = Record(
-            cycle=job.cycle,
-            identity={"trial": job.trial},
-            hardware=self.hardware_number,
-            eval_batch=self.hardware.eval_batch,
-            begin=begin,
-            finish=finish,
-            first_step=first_step,
-        )
-        path = self.folder / "checkpoints" / f"{job.name}.ckpt"
-        shown = ShowProgress(
-            display=display,
-            cycle=job.cycle,
-            record=record,
-            trial=f"trial {job.trial}",
-            rounds=max(key[3] for key in job.keys),
-        )
-        checkpoint = IntervalCheckpoint(path=path, every=self.hardware.checkpoint_every)
-        trainer = self._trainer(job.timeline, [job.cycle, record, shown, checkpoint])
-        trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
-
-    def _trainer(self, timeline: Timeline, callbacks: list[pl.Callback]) -> pl.Trainer:
-        hardware = self.hardware
-        return pl.Trainer(
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            strategy=hardware.strategy,
-            precision=hardware.precision,
-            deterministic=hardware.deterministic,
-            max_epochs=timeline.epochs(),
-            callbacks=callbacks,
-            logger=list(self.loggers) or False,
-            plugins=[CheckedCheckpointIO()],
-            default_root_dir=self.folder,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-
-    def _save_ticket(self, start: Start, row: Row, trial: int) -> None:
-        measured = ("density", "effective_density", "weights_left", "mask_sha256", "init_sha256")
-        accuracies = [name for name in row if name.endswith("_accuracy")]
-        seeds = {stream: self.seeds.of(stream, trial) for stream in ("init", "order", "augmentation", "mask")}
-        metadata = {
-            **self.provenance,
-            "input_shape": json.dumps(list(self.dataset.input_shape)),
-            "outputs": json.dumps(self.dataset.outputs),
-            "seeds": json.dumps({**seeds, "order_by_round": self.seeds.order_by_round}),
-            "trial": str(trial),
-            "round": str(start.round),
-            "rewind_step": str(start.step),
-            "search_steps": str(start.search_steps),
-            **{name: str(row[name]) for name in (*measured, *accuracies) if row.get(name) is not None},
-        }
-        ticket = Ticket(masks=start.masks, state=start.theta, metadata=metadata, gains={}, fills=start.fills)
-        save(ticket, self.ticket_path(trial, start.round))
 
 
 def _number(ticket: Ticket, name: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ltl import build, report
+from ltl import build, fit, report
 from ltl.callbacks.progress import RunProgress
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
@@ -29,7 +29,7 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # its advice on data loaders is not for our chunks
     if rank() != 0:
         built = build.experiment(cfg, folder, hardware_number=0)
-        built.run(lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
+        fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
     with lock(folder):
         used = read_status(folder).get("hardware", []) if (folder / "status.json").exists() else []
@@ -41,7 +41,7 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         write_json(folder / "status.json", {"state": "running", "reason": None, **known})
         state, reason = "failed", "interrupted by the user"
         try:
-            built.run(lambda steps: RunProgress(total_steps=steps, console=console))
+            fit.run(built, lambda steps: RunProgress(total_steps=steps, console=console))
             state, reason = "done", ""
         except Exception as error:
             reason = str(error) or type(error).__name__

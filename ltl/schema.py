@@ -177,6 +177,9 @@ def _check_one(key: str, value: Any) -> None:
             if not allowed.test(value):
                 raise LtlError(f"{key}={_shown(value)} is not possible: it must be {allowed.words}.")
             return
+    section = key.rpartition(".")[0]
+    if section in _SCHEMA:
+        _check_one(section, {key.rpartition(".")[2]: value})
     if not key.startswith(_FREE) and key not in ("claim", "control", "logger"):
         near = difflib.get_close_matches(key, [name for name in _SCHEMA if "*" not in name], 1)
         hint = f" Did you mean {near[0]}?" if near else ""

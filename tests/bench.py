@@ -84,7 +84,7 @@ class Clock:
 def ltl_run(root: Path, *overrides: str) -> dict[str, float]:
     """Train through ltl: steps a second of training, and with all that is not evaluation; shares of the whole time."""
     import ltl.callbacks.record as record
-    from ltl import build, resume
+    from ltl import build, fit, resume
     from ltl.callbacks.checkpoint import IntervalCheckpoint
     from ltl.callbacks.progress import RunProgress
     from ltl.callbacks.prune_rewind import PruneRewind
@@ -103,7 +103,7 @@ def ltl_run(root: Path, *overrides: str) -> dict[str, float]:
         keeping.on(IntervalCheckpoint, "on_train_epoch_end"),
     ):
         begun = time.perf_counter()
-        built.run(lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
+        fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         wall = time.perf_counter() - begun
     rows = read_table(folder / "rounds.csv")
     steps = sum(int(row["steps"]) for row in rows)

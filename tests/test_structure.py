@@ -22,7 +22,7 @@ FLOORS = (
     ("results", "tickets", "torch_prune"),
     ("training", "callbacks"),
     ("report",),
-    ("experiment", "build", "rebuild"),
+    ("experiment", "fit", "build", "rebuild"),
     ("overrides", "resume", "usage", "launch"),
     ("run", "ticket"),
 )
@@ -73,6 +73,7 @@ FORBIDDEN = {
     "training": ("hydra", "omegaconf"),
     "callbacks": ("hydra", "omegaconf"),
     "experiment": ("hydra", "omegaconf"),
+    "fit": ("hydra", "omegaconf"),
     "report": ("torch", "pytorch_lightning", "ltl.training", "ltl.callbacks", "ltl.experiment"),
 }
 
