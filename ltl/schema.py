@@ -172,18 +172,21 @@ def beyond_the_end(rewind_to: str, length: str) -> LtlError:
 
 
 def _check_one(key: str, value: Any) -> None:
-    for pattern, allowed in _SCHEMA.items():
-        if key == pattern or ("*" in pattern and fnmatchcase(key, pattern)):
-            if not allowed.test(value):
-                raise LtlError(f"{key}={_shown(value)} is not possible: it must be {allowed.words}.")
-            return
-    section = key.rpartition(".")[0]
-    if section in _SCHEMA:
-        _check_one(section, {key.rpartition(".")[2]: value})
-    if not key.startswith(_FREE) and key not in ("claim", "control", "logger"):
+    allowed = _allowed(key)
+    if allowed is None and _allowed(key.rpartition(".")[0]) is not None:  # a section stands where a value should be
+        key, _, name = key.rpartition(".")
+        allowed, value = _allowed(key), {name: value}
+    if allowed is not None and not allowed.test(value):
+        raise LtlError(f"{key}={_shown(value)} is not possible: it must be {allowed.words}.")
+    if allowed is None and not key.startswith(_FREE) and key not in ("claim", "control", "logger"):
         near = difflib.get_close_matches(key, [name for name in _SCHEMA if "*" not in name], 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise LtlError(f"{key}={_shown(value)} is not possible: nothing reads a key of this name.{hint}")
+
+
+def _allowed(key: str) -> Allowed | None:
+    patterns = (pattern for pattern in _SCHEMA if pattern == key or ("*" in pattern and fnmatchcase(key, pattern)))
+    return next((_SCHEMA[pattern] for pattern in patterns), None)
 
 
 def _shown(value: Any) -> str:

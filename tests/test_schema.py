@@ -1,0 +1,263 @@
+"""Every value is checked before training: what is out of its range is one line that names the key."""
+
+import itertools
+from typing import Any
+
+import pytest
+from conftest import composed
+from omegaconf import DictConfig, OmegaConf
+from test_config import OPTIONS
+
+from ltl import schema
+from ltl.errors import LtlError
+
+WHOLE = [-1, 1.5, "many", True, None, [1], {"a": 1}]
+FRACTION = [-0.1, 1.1, "much", True, None, float("nan"), [0.5]]
+RATIO = [-0.1, "much", True, None, float("inf"), float("nan"), [0.5]]
+LENGTH = ["5", 5, "5 it", "5steps", "-5it", "1.5it", "it", None, True, [5]]
+ROUND = [*LENGTH, "0it", "0ep", "0.0ep"]
+LENGTHS = ["5it", [5], ["5"], [None], None, 5]
+SWITCH = ["maybe", 2, None, [True], "warn"]
+WORD = ["", " ", 3, None, True, ["a"]]
+WORDS = ["a", [1], [None], [""], None, {"a": "b"}]
+CHOICE = ["other", 7, None, True, ["same"]]
+
+# Every key of the default configuration and of every option, with values that are refused.
+REFUSED: dict[str, list[Any]] = {
+    "seed": WHOLE,
+    **{f"seeds.{name}": [-1, 1.5, "many", True, [1]] for name in ("init", "order", "augmentation", "mask")},
+    "seeds.order_by_round": CHOICE,
+    "trials": [0, *WHOLE],
+    "draws": [0, *WHOLE],
+    "length": ROUND,
+    "eval_every": ROUND,
+    "batch": [0, *WHOLE],
+    "clip": [0, -1, "much", True, float("nan"), float("inf")],
+    "ticket": ["", 3, ["a"]],
+    "resume": ["", 3, ["a"]],
+    "tags": WORDS,
+    "rewinding_note": ["", 3, ["a"]],
+    "report.margin": FRACTION,
+    **dict.fromkeys(["recipe.rates.conv", "recipe.rates.linear", "recipe.rates.output"], RATIO),
+    "recipe.milestones": LENGTHS,
+    "recipe.augment": SWITCH,
+    "recipe.rewind_to": LENGTH,
+    "model._target_": WORD,
+    "model._partial_": SWITCH,
+    "model.name": WORD,
+    "model.widths": [3, [0], [1.5], ["a"], [True], None, {"a": 1}],
+    "model.blocks": [3, [], [0], [[]], [[0]], [1.5], None],
+    "model.width": [0, *WHOLE],
+    "model.dropout": [1.0, *FRACTION],
+    "dataset._target_": WORD,
+    **dict.fromkeys(["dataset.name", "dataset.root", "dataset.archive", "dataset.checksum", "dataset.folder"], WORD),
+    **dict.fromkeys(["dataset.mirrors", "dataset.train_files", "dataset.test_files"], WORDS),
+    "dataset.checksums": WORD,
+    **dict.fromkeys(["dataset.verify", "dataset.download", "dataset.augment", "dataset.flip"], SWITCH),
+    **{f"dataset.{name}": [0, *WHOLE] for name in ("outputs", "label_bytes", "validation", "test")},
+    "dataset.limit": [0, -1, 1.5, "many", True],
+    "dataset.mean": [0.0, [], ["a"], [None], [float("nan")], None],
+    "dataset.std": [1.0, [], [0], [-1], ["a"], [float("inf")], None],
+    "dataset.padding": WHOLE,
+    "pruner.name": WORD,
+    "pruner.rounds": WHOLE,
+    "pruner.rate": [0, 1, 3, *FRACTION],
+    "pruner.rewind_to": LENGTH,
+    "pruner.momentum": CHOICE,
+    "pruner.lr": CHOICE,
+    **{
+        f"pruner.{part}.{name}": bad
+        for part in ("criterion", "allocation", "schedule", "survivors", "filler")
+        for name, bad in (("_target_", WORD), ("_partial_", SWITCH))
+    },
+    **dict.fromkeys([f"pruner.allocation.{kind}" for kind in ("conv", "linear", "output")], RATIO),
+    "pruner.allocation.layers": [[], 3, {"fc1.weight": -1}, {"fc1.weight": "a"}, {"fc1.weight": None}, None],
+    "pruner.allocation.exclude": WORDS,
+    "pruner.allocation.allow_empty": SWITCH,
+    **{
+        f"{section}.{name}": bad
+        for section in ("optimizer", "lr_schedule", "initialiser")
+        for name, bad in (("_target_", WORD), ("_partial_", SWITCH))
+    },
+    "optimizer.lr": RATIO,
+    "optimizer.betas": [0.9, [0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, "a"], [0.9, 0.99, 0.999], None],
+    "optimizer.eps": RATIO,
+    "optimizer.weight_decay": RATIO,
+    "optimizer.momentum": [1.0, *FRACTION],
+    "optimizer.nesterov": SWITCH,
+    "optimizer.fused": SWITCH,
+    "lr_schedule.warmup": LENGTH,
+    "lr_schedule.milestones": LENGTHS,
+    "lr_schedule.factor": [0, *RATIO],
+    "initialiser.gain": [0, *RATIO],
+    "hardware.accelerator": CHOICE,
+    "hardware.devices": [0, *WHOLE],
+    "hardware.strategy": CHOICE,
+    "hardware.threads": [0, *WHOLE],
+    "hardware.wait_policy": CHOICE,
+    "hardware.precision": CHOICE,
+    "hardware.memory_format": CHOICE,
+    "hardware.deterministic": ["maybe", 2, None, [True]],
+    "hardware.chunk": [0, *WHOLE],
+    "hardware.eval_batch": [0, *WHOLE],
+    "hardware.checkpoint_every": RATIO,
+    "control.*.mask": CHOICE,
+    "control.*.weights": CHOICE,
+    "control.*.network": CHOICE,
+    "control.*.rounds": [3, "3", "none", [0], [1.5], ["a"], None, {"a": 1}],
+    "control.*.draws": [0, *WHOLE],
+}
+FREE = ("claim", "logger.", "control", "logger")  # a published experiment's words; what a logger's own code checks
+
+
+def leaves() -> dict[str, DictConfig]:
+    """Every key of the default configuration and of every option, with a configuration that has it."""
+    found: dict[str, DictConfig] = {}
+    chosen = [(g, o) for g, options in OPTIONS.items() if g not in ("hydra/launcher", "experiment") for o in options]
+    for group, option in [("seed", "0"), *chosen, ("experiment", "frankle2019_lenet")]:
+        cfg = composed(f"{group}={option}")
+        for key, _ in schema.leaves(OmegaConf.to_container(cfg, resolve=True)):
+            found.setdefault(key, cfg)
+    return found
+
+
+LEAVES = leaves()
+
+
+def pattern(key: str) -> str:
+    """The entry of REFUSED that holds for a key."""
+    parts = key.split(".")
+    if parts[0] == "control" and len(parts) == 3:
+        return f"control.*.{parts[2]}"
+    return "dataset.checksums" if key.startswith("dataset.checksums.") else key
+
+
+def refused(cfg: DictConfig, key: str, value: Any) -> str:
+    """The error for `value` at `key`."""
+    changed: Any = OmegaConf.to_container(cfg, resolve=True)
+    *path, last = key.split(".") if not key.startswith("dataset.checksums.") else ["dataset", "checksums", key[18:]]
+    node = changed
+    for part in path:
+        node = node[part]
+    node[last] = value
+    with pytest.raises(LtlError) as error:
+        schema.check(OmegaConf.create(changed))
+    return str(error.value)
+
+
+def test_the_default_and_every_option_are_accepted() -> None:
+    assert len(LEAVES) > 100
+    for cfg in {id(cfg): cfg for cfg in LEAVES.values()}.values():
+        schema.check(cfg)
+
+
+def test_every_key_is_known() -> None:
+    """A key that is added to conf/ must be checked, or be named in FREE."""
+    known = {pattern(key) for key in LEAVES if not key.startswith(FREE) or pattern(key) in REFUSED}
+    assert known == set(REFUSED)
+
+
+@pytest.mark.parametrize("key", [key for key in LEAVES if pattern(key) in REFUSED])
+def test_a_value_out_of_its_range_is_one_line_with_its_key(key: str) -> None:
+    for value in REFUSED[pattern(key)]:
+        message = refused(LEAVES[key], key, value)
+        assert message.startswith((f"{key}=", f"{key} ")), message
+        assert "\n" not in message
+        assert len(message) < 300
+        assert message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("clip", [1.0, 1, None]),
+        ("model.widths", [[], [1], [300, 100]]),
+        ("optimizer.lr", [0, 1e-3]),
+        ("dataset.limit", [1, None]),
+        ("length", ["1it", "2ep", "0.5ep"]),
+        ("seeds.init", [0, None, 2**61]),
+        ("pruner.allocation.layers", [{}, {"fc1.weight": 0.5}]),
+        ("control.reinit.rounds", ["all", [3, 7]]),
+        ("report.margin", [0, 1, 0.002]),
+        ("tags", [[], ["a", "b"]]),
+        ("hardware.deterministic", [True, False, "warn"]),
+    ],
+)
+def test_values_at_the_edge_are_accepted(key: str, values: list[Any]) -> None:
+    for value in values:
+        cfg = composed()
+        OmegaConf.set_struct(cfg, False)
+        OmegaConf.update(cfg, key, value, merge=False)
+        schema.check(cfg)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "seed",
+        "batch",
+        "seeds.order_by_round",
+        "hardware.chunk",
+        "pruner.rate",
+        "model.name",
+        "optimizer",
+        "pruner.filler",
+    ],
+)
+def test_a_key_that_was_deleted_is_missed(key: str) -> None:
+    name = {"optimizer": "optimizer._target_", "pruner.filler": "pruner.filler._target_"}.get(key, key)
+    with pytest.raises(LtlError, match=rf"^{name} is missing"):
+        schema.check(composed(f"~{key}"))
+
+
+@pytest.mark.parametrize(
+    ("added", "near"),
+    [
+        ("seeed=1", "seed"),
+        ("hardware.thread=1", "hardware.threads"),
+        ("pruner.round=3", "pruner.rounds"),
+        ("zzz=1", ""),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
+    """+key=value is Hydra's way to add one; only sections that are handed to a target take any."""
+    with pytest.raises(LtlError, match=rf"^{added} is not possible: nothing reads") as error:
+        schema.check(composed(f"+{added}"))
+    assert (f"Did you mean {near}?" in str(error.value)) == bool(near)
+    schema.check(composed("+optimizer.amsgrad=true", "+logger.csv.more=1"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["pruner.rewind_to=500it"], r"^pruner\.rewind_to=500it is at or past the end of a round \(length=500it\)"),
+        (["pruner.rewind_to=3ep", "length=3ep"], r"^pruner\.rewind_to=3ep is at or past"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], r"^optimizer\.nesterov=true needs"),
+        (["hardware.devices=2"], r"^hardware\.devices=2 needs hardware\.strategy=ddp and hardware\.chunk=1"),
+        (["hardware=ddp", "hardware.chunk=9"], r"^hardware\.devices=2 needs hardware\.strategy=ddp and"),
+        (["hardware=ddp", "batch=61"], r"^batch=61 cannot be shared evenly by hardware\.devices=2"),
+        (["control.reinit=3"], r"^control=.* is not possible: write control=\[reinit,random_mask\]"),
+        (["~control.reinit.mask"], r"^control=.* is not possible"),
+        (["logger.csv=null"], r"^logger=.* is not possible: write logger=csv"),
+        (["~recipe"], r"^[a-z._]+ cannot be resolved: Interpolation key 'recipe"),
+        (["model.widths=???"], r"^model\.widths cannot be resolved: Missing mandatory value"),
+        (["dataset.name='a\nb'", "seed=x"], r"^seed=x"),
+    ],
+)
+def test_values_that_do_not_fit_together(overrides: list[str], message: str) -> None:
+    with pytest.raises(LtlError, match=message) as error:
+        schema.check(composed(*overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_long_and_many_lined_values_are_shown_short() -> None:
+    with pytest.raises(LtlError) as error:
+        schema.check(composed(f"seed='{'a long tale ' * 50}'"))
+    assert len(str(error.value)) < 200
+
+
+def test_all_errors_name_what_is_allowed() -> None:
+    """Each allowed set is said in words of its own."""
+    for key, bad in itertools.islice(REFUSED.items(), 60):
+        real = next(leaf for leaf in LEAVES if pattern(leaf) == key)
+        assert " must be " in refused(LEAVES[real], real, bad[0]), key
