@@ -64,8 +64,8 @@ def unpack(bits: Tensor, shape: Iterable[int]) -> Tensor:
 
 
 def mask_sha256(masks: Masks) -> str:
-    """Return a hash of the masks: names and bits, in order of name; shapes are the weights' to tell."""
-    return tensors_sha256({name: pack(mask) for name, mask in masks.items()})
+    """Return a hash of the masks: names, shapes and bits, in order of name."""
+    return tensors_sha256({f"{name} {tuple(mask.shape)}": pack(mask) for name, mask in masks.items()})
 
 
 def tensors_sha256(tensors: Tensors) -> str:

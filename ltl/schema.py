@@ -146,8 +146,10 @@ def check(cfg: DictConfig) -> None:
         raise LtlError(f"{key or 'the configuration'} cannot be resolved: {reason.rstrip('.')}.") from None
     _check_sections(plain)
     found = dict(leaves(plain))
+    ours = str(found.get("model._target_")).startswith("ltl.")  # what a user's own model takes is its own affair
     for key, value in found.items():
-        _check_one(key, value)
+        if ours or not key.startswith("model.") or key in ("model.name", "model._target_"):
+            _check_one(key, value)
     for key in _REQUIRED:
         if key not in found:
             raise LtlError(f"{key} is missing: it was deleted, or its section was replaced; give it a value.")

@@ -163,7 +163,7 @@ class Record(pl.Callback):
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware,
         }
-        layers = layer_rows(now, start, self.cycle.theta_0, on_path, self.trained)
+        layers = layer_rows(now, start, self.cycle.theta_0, on_path, self.trained if start.arm == "ticket" else {})
         self.trained = cloned({name: now[name] for name in start.masks})
         self.rows.append(row)
         self.layer_rows += [{**self._identity(start), **layer} for layer in layers]
