@@ -266,5 +266,5 @@ def test_all_errors_name_what_is_allowed() -> None:
 def test_a_model_of_the_users_own_takes_what_it_likes() -> None:
     """The sizes of ltl's models are checked; a keyword of the same name elsewhere may mean something else."""
     schema.check(composed("+model.depth=3", "model._target_=mine.Net", "model.widths=12"))
-    with pytest.raises(LtlError, match="model.widths=12"):
+    with pytest.raises(LtlError, match=r"model\.widths=12"):
         schema.check(composed("model.widths=12"))
