@@ -138,7 +138,8 @@ def _one_line(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     if near and near[0] != key:
         return f"{override} is not possible: there is no key {key}. Did you mean {near[0]}?"
     if key in keys:
-        return f"{override} is not possible: {key} does not take it; `--cfg job` shows what it is."
+        reason = str(error.__cause__ or "it does not take that").splitlines()[0].rstrip(".")
+        return f"{override} is not possible: {reason}; to add keys to {key} write +{override}."
     return f"{override} is not possible: there is no key {key}; `--cfg job` lists all keys."
 
 

@@ -20,7 +20,7 @@ _PACKAGED = Path(__file__).parent / "conf"  # inside a wheel
 _CHECKOUT = Path(__file__).parents[1] / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
-OmegaConf.register_new_resolver("ltl_unique", lambda: os.urandom(2).hex(), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("ltl_unique", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -1,0 +1,395 @@
+"""The command line as a user types it: quick answers, one line for a mistake, whole folders, sweeps and resumes."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONF
+from omegaconf import OmegaConf
+
+from ltl import run
+from ltl.overrides import _hydra
+from ltl.results import TIME_COLUMNS, lock, read_status, read_table
+from ltl.tickets import load
+
+ROOT = CONF.parent
+HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "wandb", "scipy", "sklearn", "matplotlib", "numpy")
+FAST = ("debug=fast", "control=none")
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LTL_", "HYDRA_", "LOCAL_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "150", **more}
+
+
+def python(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in `folder`."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=300
+    )
+
+
+def ltl(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m ltl.run` in `folder`."""
+    return python(folder, "-m", "ltl.run", *arguments, **more)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a refused command says."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("ltl: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that the command line itself made, in runs/first below the folder that is returned."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = ltl(folder, "seed=3", "debug=fast", "hydra.run.dir=runs/first")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "LeNet-300-100" in done.stdout
+    return folder
+
+
+# Quick answers
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--cfg", "job"],
+        ["--cfg", "job", "model=vgg19", "dataset=cifar10"],
+        ["model=resnet2"],
+        ["pruner.rat=0.1"],
+        ["pruner.rate=3"],
+        ["-m", "pruner=imp,randm"],
+        ["resume=nothing"],
+    ],
+)
+def test_what_trains_nothing_answers_within_half_a_second_of_importing_hydra(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    """Measured in processor time, which other work on the machine stretches less than the clock."""
+
+    def seconds(*command: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        python(tmp_path, *command)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    differences = []
+    while not differences or (min(differences) > 0.5 and len(differences) < 6):
+        differences.append(seconds("-m", "ltl.run", *arguments) - seconds("-c", "import hydra"))
+    assert min(differences) <= 0.5, differences
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("ltl.run", ["--help"]),
+        ("ltl.run", ["--cfg", "job"]),
+        ("ltl.run", ["model=resnet2"]),
+        ("ltl.run", ["pruner.rate=3"]),
+        ("ltl.run", ["seed=1,2"]),
+        ("ltl.ticket", ["--help"]),
+        ("ltl.report.__main__", ["--help"]),
+    ],
+)
+def test_what_trains_nothing_imports_neither_torch_nor_lightning(
+    module: str, arguments: list[str], tmp_path: Path
+) -> None:
+    code = (
+        f"import sys; sys.argv = ['ltl', *{arguments!r}]\n"
+        f"from {module} import {'cli' if module == 'ltl.run' else 'main'} as go\n"
+        "try: go()\nexcept SystemExit: pass\n"
+        f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert python(tmp_path, "-c", code).stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_help_lists_every_group_option_and_key(tmp_path: Path) -> None:
+    page = ltl(tmp_path, "model=vgg11", "--help").stdout
+    for group in CONF.iterdir():
+        options = sorted(file.stem for file in group.glob("*.yaml"))
+        flat = " ".join(page.split())
+        assert not options or f"{group.name}: {', '.join(options)}" in flat
+    for key in ("seed:", "order_by_round:", "trials:", "ticket:", "resume:", "margin:"):
+        assert key in page
+    assert "hydra/launcher: basic, joblib, submitit_local, submitit_slurm" in page
+    assert "python -m ltl.run experiment=frankle2019_lenet" in page
+
+
+def test_the_configuration_is_shown(tmp_path: Path) -> None:
+    shown = OmegaConf.create(ltl(tmp_path, "model=conv4", "--cfg", "job").stdout)
+    assert shown.model.name == "conv4"
+    assert list(tmp_path.iterdir()) == []
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["model=resnet200"], "model=resnet200 is not an option. Did you mean resnet20? model can be conv2, conv4"),
+        (["control=[reinit,random]"], "control=random is not an option. Did you mean random_mask?"),
+        (["hydra/launcher=jobli"], "hydra/launcher=jobli is not an option. Did you mean joblib?"),
+        (["sede=1"], "sede=1 is not possible: there is no key sede. Did you mean seed?"),
+        (["modle=conv2"], "modle=conv2 is not possible: there is no key modle. Did you mean model?"),
+        (["qqq=1"], "qqq=1 is not possible: there is no key qqq; `--cfg job` lists all keys."),
+        (["+qqq=1"], "qqq=1 is not possible: nothing reads a key of this name."),
+        (["pruner.rate=3"], "pruner.rate=3 is not possible: it must be the fraction of the remaining weights"),
+        (["pruner.rewind_to=500it"], "pruner.rewind_to=500it is at or past the end of a round (length=500it)"),
+        (["seed=0,1"], "seed=0,1 is several values: add -m to run them one after another"),
+        (["seed=["], "the command line cannot be read"),
+        (["seed"], "seed is not possible: Error parsing override 'seed' missing EQUAL"),
+        (["control=null"], "the command line cannot be read: Config group override must be a string or a list"),
+        (["~trials"], "trials is missing"),
+        (["-m", "sede=1,2"], "sede=1 is not possible: there is no key sede. Did you mean seed?"),
+        (["-m", "pruner=imp,randm"], "pruner=randm is not an option. Did you mean random?"),
+        (["--cfg", "job", "sede=1"], "sede=1 is not possible: there is no key sede. Did you mean seed?"),
+        (["resume=."], ". is not a run folder: it has no status.json."),
+        (["resume=outputs/gone"], "outputs/gone is not a run folder: it has no status.json."),
+    ],
+)
+def test_a_mistake_in_options_is_one_line_and_leaves_nothing(arguments: list[str], says: str, tmp_path: Path) -> None:
+    line = one_line(ltl(tmp_path, *arguments))
+    assert says in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Call the command line in this process, which has PyTorch loaded already, and return what it says."""
+
+    def call(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ltl", *arguments])
+        with pytest.raises(SystemExit) as left:
+            run.cli()
+        assert isinstance(left.value.code, str)
+        assert "\n" not in left.value.code
+        assert list(tmp_path.iterdir()) == []
+        return left.value.code.removeprefix("ltl: ")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pruner.rewind_to=100ep"], "pruner.rewind_to=100ep is at or past the end of a round (length=500it)"),
+        (["model=conv8"], "model: Conv-8 halves its images 4 times and needs 16x16 pixels or more"),
+        (["batch=2000"], "batch=2000 is larger than the 1287 training examples of digits."),
+        (["ticket=gone.safetensors"], "ticket=gone.safetensors: no such file or run folder"),
+        (["ticket=gone@3"], "ticket=gone@3: no such file or run folder"),
+        (
+            ["dataset=mnist", "dataset.root=gone", "dataset.download=false"],
+            "does not exist and dataset.download=false.",
+        ),
+        (["dataset.validation=1500"], "dataset.validation=1500 is not possible"),
+        (["dataset.mean=[0,0,0]"], "dataset.mean=[0, 0, 0] must be one number for each of the 1 channels."),
+        (["pruner.allocation.exclude=[gone]"], "pruner.allocation.exclude: gone matches no prunable layer"),
+        (["+pruner.allocation.layers={gone:1}"], "pruner.allocation.layers names gone; this model has fc1.weight"),
+        (["pruner.rate=0.9", "pruner.allocation.linear=2"], "which empties the layer"),
+        (["+optimizer.gone=1"], "optimizer: torch.optim.Adam got an unexpected keyword argument 'gone'"),
+        (["~model.dropout"], "model: ltl.models.lenet.LeNet missing a required argument: 'dropout'"),
+        (
+            ["optimizer._target_=torch.optim.Gone"],
+            "optimizer._target_=torch.optim.Gone is not possible: nothing of this",
+        ),
+        (
+            ["lr_schedule=cosine", "lr_schedule.warmup=500it"],
+            "lr_schedule.warmup=500it is 500 steps and leaves nothing",
+        ),
+    ],
+)
+def test_a_mistake_in_values_is_one_line_and_leaves_nothing(
+    refused: Callable[..., str], arguments: list[str], says: str
+) -> None:
+    """Mistakes that only show when the experiment is built; Hydra has made the folder by then."""
+    assert says in refused(*arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(refused: Callable[..., str]) -> None:
+    assert "hardware.accelerator=gpu needs a CUDA GPU" in refused("hardware=gpu")
+
+
+def test_vgg_on_digits_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """As a user types it, in a process of its own."""
+    assert "VGG-19 halves its images 4 times" in one_line(ltl(tmp_path, "model=vgg19"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_cannot_be_downloaded_is_one_line(
+    refused: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No network: the line says where to put the files by hand."""
+    root = tmp_path_factory.mktemp("data")
+    mirrors = "dataset.mirrors=[http://127.0.0.1:9/a,http://127.0.0.1:9/b]"
+    line = refused("dataset=mnist", mirrors, f"dataset.root={root}")
+    assert "train-images-idx3-ubyte.gz cannot be downloaded (http://127.0.0.1:9/a: " in line
+    assert "by hand, or point dataset.root" in line
+    assert [path.name for path in root.rglob("*")] == ["mnist"]
+
+
+def test_what_was_there_before_a_mistake_stays(refused: Callable[..., str], tmp_path: Path) -> None:
+    """Only what Hydra has just made is taken away again."""
+    folder = tmp_path.parent / f"{tmp_path.name}-kept"
+    (folder / "run" / ".hydra").mkdir(parents=True)
+    (folder / "run" / ".hydra" / "notes").write_text("mine")
+    refused("model=vgg11", f"hydra.run.dir={folder}/run")
+    assert [path.name for path in (folder / "run").rglob("*")] == [".hydra", "notes"]
+    refused("model=vgg11", f"hydra.run.dir={folder}/other")
+    assert [path.name for path in folder.iterdir()] == ["run"]
+
+
+# Runs
+
+
+def test_a_run_is_whole(finished: Path) -> None:
+    folder = finished / "runs/first"
+    assert read_status(folder)["state"] == "done"
+    rows = read_table(folder / "rounds.csv")
+    assert [(row["arm"], row["round"]) for row in rows] == [
+        ("ticket", "0"), ("ticket", "1"), ("ticket", "2"), ("reinit", "1"), ("reinit", "2"),
+    ]  # fmt: skip
+    assert json.loads(load(folder / "tickets/trial-0/round-02.safetensors").metadata["seeds"])["init"] == 3
+    for name in ("report.html", "layers.csv", "metrics.csv", ".hydra/config.yaml", "figures/accuracy_vs_density.svg"):
+        assert (folder / name).stat().st_size > 0
+    assert [path.name for path in finished.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["seed=4"], "seed=4 differs from the run in runs/first, which has 3: a resume may change pruner.rounds"),
+        (["pruner.rounds=1"], "pruner.rounds=1 differs from the run in runs/first, which has 2"),
+        (["model=conv2"], "differs from the run in runs/first"),
+        (["pruner.rounds=many"], "pruner.rounds=many is not possible: it must be a whole number"),
+        (["hardware.threads=0"], "hardware.threads=0 is not possible"),
+        (["sede=4"], "sede=4 is not possible: there is no key sede. Did you mean seed?"),
+    ],
+)
+def test_a_resume_with_other_settings_is_refused(finished: Path, arguments: list[str], says: str) -> None:
+    """The line names the key; the run folder is as it was."""
+    before = (finished / "runs/first/.hydra/config.yaml").read_bytes()
+    assert says in one_line(ltl(finished, "resume=runs/first", *arguments))
+    assert (finished / "runs/first/.hydra/config.yaml").read_bytes() == before
+    assert [path.name for path in finished.iterdir()] == ["runs"]
+
+
+def test_a_folder_that_another_process_holds_is_refused(finished: Path) -> None:
+    with lock(finished / "runs/first"):
+        assert read_status(finished / "runs/first")["state"] == "done"
+        line = one_line(ltl(finished, "resume=runs/first"))
+    assert line == "ltl: runs/first is in use by another process: wait until it ends, or stop it first."
+
+
+def test_two_runs_never_share_a_folder(finished: Path) -> None:
+    """Neither by name nor by starting in the same second."""
+    line = one_line(ltl(finished, "hydra.run.dir=runs/first", "seed=5"))
+    assert "hydra.run.dir=runs/first holds a run already: choose another folder, or go on with it by resume=" in line
+    line = one_line(ltl(finished, "-m", "hydra.sweep.dir=runs", "seed=5,6"))
+    assert "hydra.sweep.dir=runs holds a run already" in line
+    with _hydra(CONF):
+        from hydra import compose
+
+        composed = [compose("config", return_hydra_config=True) for _ in range(4)]
+    for kind in ("run", "sweep"):
+        assert len({OmegaConf.select(cfg, f"hydra.{kind}.dir") for cfg in composed}) == 4
+    assert OmegaConf.select(composed[0], "hydra.run.dir") == OmegaConf.select(composed[0], "hydra.run.dir")
+
+
+def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None:
+    """Ctrl-C: one line, a whole folder, and a resume that ends with all rounds and one more."""
+    job = ("trials=1", "control=none", "pruner.rounds=3", "length=2000it", "eval_every=500it", "model.widths=[20]")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ltl.run", *job, "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not list(tmp_path.glob("run/checkpoints/*.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert errors.strip() == f"ltl: interrupted; `python -m ltl.run resume={tmp_path}/run` goes on."
+    status = read_status(tmp_path / "run")
+    assert (status["state"], status["reason"]) == ("failed", "interrupted by the user")
+    before = read_table(tmp_path / "run/rounds.csv")
+    assert 1 <= len(before) < 4, "the run had ended before it was interrupted: make it longer"
+    done = ltl(tmp_path, "resume=run", "pruner.rounds=4", "logger=none")
+    assert (done.returncode, done.stderr) == (0, "")
+    after = read_table(tmp_path / "run/rounds.csv")
+    for old, new in zip(before, after, strict=False):
+        assert {**old, **dict.fromkeys(TIME_COLUMNS)} == {**new, **dict.fromkeys(TIME_COLUMNS)}
+    assert [row["round"] for row in after] == ["0", "1", "2", "3", "4"]
+    assert read_status(tmp_path / "run")["state"] == "done"
+    assert OmegaConf.load(tmp_path / "run/.hydra/config.yaml").pruner.rounds == 4
+
+
+# Sweeps
+
+
+def test_one_job_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
+    """Flags may stand anywhere; the line names the job's folder and the reason, and nobody sees a traceback."""
+    done = ltl(tmp_path, "pruner.rate=0.2,3,0.3", *FAST, "logger=none", "-m", "hydra.sweep.dir=sweep")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("ltl: sweep/1 failed: pruner.rate=3 is not possible: it must be the fraction")
+    assert "Traceback" not in done.stdout
+    states = {name: read_status(tmp_path / "sweep" / name)["state"] for name in "012"}
+    assert states == {"0": "done", "1": "failed", "2": "done"}
+    last = [read_table(tmp_path / "sweep" / name / "rounds.csv")[-1] for name in "02"]
+    assert float(last[0]["density"]) > float(last[1]["density"])
+
+
+def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
+    """With joblib each seed has a folder and a process of its own, and the same numbers as alone."""
+    done = ltl(
+        tmp_path, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *FAST, "hydra.sweep.dir=sweep"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    tables = [read_table(tmp_path / "sweep" / name / "rounds.csv") for name in "01"]
+    assert [len(table) for table in tables] == [3, 3]
+    assert tables[0][0]["init_sha256"] != tables[1][0]["init_sha256"]
+    for name in "01":
+        assert OmegaConf.load(tmp_path / "sweep" / name / ".hydra/config.yaml").seed == int(name)
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_through_submitit(tmp_path: Path) -> None:
+    """SLURM's launcher, on this machine."""
+    done = ltl(tmp_path, "-m", "hydra/launcher=submitit_local", "seed=0,1", *FAST, "hydra.sweep.dir=sweep")
+    assert done.returncode == 0, done.stderr
+    assert [read_status(tmp_path / "sweep" / name)["state"] for name in "01"] == ["done", "done"]
+
+
+def test_a_sweep_over_several_processes_a_job_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    """DDP's further processes would repeat the whole sweep."""
+    done = ltl(tmp_path, "-m", "seed=0,1", "hardware=ddp", "hydra.sweep.dir=sweep")
+    assert done.returncode == 1
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["sweep/0 failed", "sweep/1 failed"]
+    assert all("hardware=ddp cannot be swept" in line for line in done.stderr.splitlines())
