@@ -1,6 +1,8 @@
 """Runs an experiment: one `Trainer.fit` a job, and the records that each leaves in the run folder."""
 
 import json
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
@@ -25,7 +27,10 @@ def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
     rows = Table(experiment.folder / "rounds.csv", ROUND_COLUMNS)
     layers = Table(experiment.folder / "layers.csv", LAYER_COLUMNS)
     jobs = list(experiment.jobs())
-    with progress(sum(job.timeline.steps() for job in jobs)) as display:
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), progress(sum(job.timeline.steps() for job in jobs)) as display:
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # advice on data loaders, not for our chunks
         first_step = 0
         for job in jobs:
             if all(rows.has(key) for key in job.keys):

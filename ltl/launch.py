@@ -1,7 +1,5 @@
 """Runs one job in its folder: holds the lock, keeps the status, trains, and closes with the report."""
 
-import logging
-import warnings
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,9 +22,6 @@ def launch(cfg: DictConfig, folder: Path) -> None:
 
 def train(cfg: DictConfig, folder: Path, console: Console) -> None:
     """Train what `folder` does not hold yet; `status.json` says how it went."""
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # its advice on data loaders is not for our chunks
     if rank() != 0:
         built = build.experiment(cfg, folder, hardware_number=0)
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
