@@ -1,0 +1,170 @@
+"""Precision, memory format, several processes and W&B: the same science on other hardware, and the same files."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_command_line import FAST, environment, ltl
+from test_cycle import rows, tickets
+
+from ltl.errors import LtlError
+from ltl.results import read_status, read_table
+from ltl.tickets import load
+
+Launch = Callable[..., Path]
+
+RESNET = (
+    "model=resnet20", "model.width=4", "model.blocks=[1,1]", "length=6it", "eval_every=3it", "batch=20", "trials=1",
+    "pruner=imp_late", "pruner.rounds=2", "recipe.rewind_to=2it", "dataset.limit=100", "control=[random_mask]",
+)  # fmt: skip
+
+
+def test_bf16_with_channels_last_gives_the_same_hashes_twice(launch: Launch) -> None:
+    """Autocast computes in bfloat16; parameters, masks and tickets stay float32, and pruned entries exactly 0."""
+    low = ("hardware.precision=bf16-mixed", "hardware.memory_format=channels_last")
+    once, twice = (launch(*RESNET, *low, folder=name, tiny=False) for name in ("once", "twice"))
+    assert rows(once) == rows(twice)
+    assert tickets(once) == tickets(twice)
+    assert len(tickets(once)) == 3
+    for path in once.glob("tickets/*/*"):
+        ticket = load(path)
+        assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in ticket.state.values())
+    full = launch(*RESNET, folder="full", tiny=False)
+    assert rows(full)[0]["init_sha256"] == rows(once)[0]["init_sha256"]
+    assert rows(full)[0]["test_loss"] != rows(once)[0]["test_loss"]
+    assert float(rows(full)[0]["test_loss"]) == pytest.approx(float(rows(once)[0]["test_loss"]), rel=0.05)
+
+
+def test_channels_last_changes_no_draw(launch: Launch) -> None:
+    """θ₀ and the random masks do not depend on how weights lie in memory; results agree up to rounding."""
+    plain, last = (
+        launch(*RESNET, "pruner=random", f"hardware.memory_format={name}", folder=name, tiny=False)
+        for name in ("contiguous", "channels_last")
+    )
+    for left, right in zip(rows(plain), rows(last), strict=True):
+        assert (left["init_sha256"], left["mask_sha256"]) == (right["init_sha256"], right["mask_sha256"])
+        assert float(left["test_loss"]) == pytest.approx(float(right["test_loss"]), rel=1e-4)
+
+
+# Several processes
+
+
+PAIR = ("debug=fast", "eval_every=1it", "optimizer=sgd", "clip=1.0", "hardware.checkpoint_every=0")
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run twice on two processes each, in `once` and `twice` of the folder that is returned."""
+    folder = tmp_path_factory.mktemp("ddp")
+    for name in ("once", "twice"):
+        done = ltl(folder, *PAIR, "hardware=ddp", f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert done.stdout.count("LeNet-300-100 on digits") == 1  # the first process alone reports
+    return folder
+
+
+def contents(folder: Path) -> list[dict[str, str]]:
+    """What the tickets of a run say of themselves, hashes included; the checkout may have moved on between two runs."""
+    metadata = [load(path).metadata for path in sorted(folder.glob("tickets/*/*"))]
+    return [{name: text for name, text in one.items() if name not in ("revision", "sha256")} for one in metadata]
+
+
+def test_two_processes_write_one_run_folder(ddp: Path) -> None:
+    assert sorted(path.name for path in ddp.iterdir()) == ["once", "twice"]
+    assert read_status(ddp / "once")["state"] == "done"
+    table = [(row["arm"], row["round"]) for row in read_table(ddp / "once/rounds.csv")]
+    assert table == [("ticket", "0"), ("ticket", "1"), ("ticket", "2"), ("reinit", "1"), ("reinit", "2")]
+    assert len(contents(ddp / "once")) == 3
+    assert len(read_table(ddp / "once/metrics.csv")) == 6 * 5
+    assert not list((ddp / "once").glob("*.log"))
+
+
+def test_two_processes_give_the_same_hashes_twice(ddp: Path) -> None:
+    assert rows(ddp / "once") == rows(ddp / "twice")
+    assert contents(ddp / "once") == contents(ddp / "twice")
+
+
+def test_two_processes_do_the_steps_of_one(ddp: Path, launch: Launch) -> None:
+    """Without BatchNorm, whose statistics are those of a share, averaged gradients are those of the whole batch."""
+    alone = launch(*PAIR, tiny=False)
+    one, two = (read_table(folder / "metrics.csv") for folder in (alone, ddp / "once"))
+    for left, right in zip(one, two, strict=True):
+        assert [left[name] for name in ("arm", "round", "step")] == [right[name] for name in ("arm", "round", "step")]
+        for name in ("train_loss", "val_loss"):  # up to the order in which floats are added
+            assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-5)
+    hashes = [[row["init_sha256"] for row in rows(folder)] for folder in (alone, ddp / "once")]
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_they_were(tmp_path: Path, ddp: Path) -> None:
+    """Extending equals having asked at once."""
+    assert ltl(tmp_path, *PAIR, "hardware=ddp", "pruner.rounds=1", "hydra.run.dir=run").returncode == 0
+    done = ltl(tmp_path, "resume=run", "pruner.rounds=2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(tmp_path / "run") == rows(ddp / "once")
+    assert contents(tmp_path / "run") == contents(ddp / "once")
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_all_processes(tmp_path: Path) -> None:
+    """Neither process waits for the other for ever."""
+    done = ltl(tmp_path, "hardware=ddp", *FAST, "optimizer=sgd", "optimizer.lr=1e30", "hydra.run.dir=run")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "lower optimizer.lr" in done.stderr
+    assert read_status(tmp_path / "run")["state"] == "failed"
+
+
+# Weights & Biases
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no network, no settings of this machine's user."""
+    for name in [name for name in environment() if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", "/nonexistent")
+
+
+def records(folder: Path) -> dict[str, list[Any]]:
+    """What the one W&B run in a run folder holds, by type of record."""
+    (file,) = folder.glob("wandb/*run-*/*.wandb")
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    shown = subprocess.run(inspect, env=environment(), capture_output=True, text=True, check=True, timeout=120)
+    found: dict[str, list[Any]] = {}
+    for record in map(json.loads, shown.stdout.splitlines()):
+        found.setdefault(record["type"], []).append(record[record["type"]])
+    return found
+
+
+def test_wandb_holds_one_finished_run_with_every_evaluation(offline: None, launch: Launch, tmp_path: Path) -> None:
+    """Plain form, offline: one run below each run folder, closed with its outcome, though they share a process."""
+    folder = launch("logger=wandb", "tags=[tried]", "control=[reinit,small_dense]")
+    with pytest.raises(LtlError, match=r"lower optimizer\.lr"):
+        launch("logger=wandb", "optimizer=sgd", "optimizer.lr=1e30", folder="failed")
+    found = records(folder)
+    assert [record.get("exit_code", 0) for record in found["exit"]] == [0]
+    (run,) = found["run"]
+    assert run["display_name"] == "imp-lenet_300_100-s0"
+    assert run["tags"] == ["tried"]
+    assert run["project"] == "ltl"
+    assert run["config"]["update"]["pruner"]["rate"] == 0.2
+    evaluations = [record["item"] for record in found["history"]]
+    table = read_table(folder / "metrics.csv")
+    assert len(evaluations) == len(table) == 3 * (3 + 2 + 2)
+    for seen, row in zip(evaluations, table, strict=True):
+        assert (seen["arm"], seen["round"], seen["step"]) == (row["arm"], int(row["round"]), int(row["step"]))
+        assert seen["val_loss"] == pytest.approx(float(row["val_loss"]), rel=1e-6)
+    axis = [seen["trainer/global_step"] for seen in evaluations]
+    assert axis == sorted(axis)
+    assert len(set(axis)) == len(axis)
+    assert [record.get("exit_code") for record in records(tmp_path / "failed")["exit"]] == [1]
