@@ -6,6 +6,7 @@ One thread; the data are random images of MNIST's and CIFAR-10's shapes, since s
 
 import argparse
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -179,10 +180,11 @@ def main() -> None:
         root = Path(folder)
         write_idx(root, train=60_000, test=10_000)
         write_cifar10(root, train=50_000, test=10_000)
-        print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, one thread")
+        where = f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores"
+        print(f"{where}, load {os.getloadavg()[0]:.1f} before, one thread")
         for batch in (60, 128):
             steps = 5000 // scale
-            overrides = ["dataset=mnist", f"batch={batch}", f"length={steps}it", "pruner.rounds=2"]
+            overrides = ["dataset=mnist", f"batch={batch}", f"length={steps}it", "pruner.rounds=1"]
             compare(root, f"LeNet-300-100, batch {batch}", partial(lenet_loop, root, batch, steps), overrides)
         steps = max(2, 30 // scale)
         overrides = [
