@@ -163,8 +163,9 @@ class Record(pl.Callback):
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware,
         }
-        layers = layer_rows(now, start, self.cycle.theta_0, on_path, self.trained if start.arm == "ticket" else {})
-        self.trained = cloned({name: now[name] for name in start.masks})
+        layers = layer_rows(now, start, self.cycle.theta_0, on_path, self.trained)
+        if start.arm == "ticket":  # a control's mask was not pruned by the training before it
+            self.trained = cloned({name: now[name] for name in start.masks})
         self.rows.append(row)
         self.layer_rows += [{**self._identity(start), **layer} for layer in layers]
         self.finish(start, row, self.layer_rows[-len(layers) :])
