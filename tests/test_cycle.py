@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -152,6 +153,39 @@ def test_masks_shrink_by_exact_counts(launch: Launch) -> None:
         assert read_table(folder / "rounds.csv")[turn]["weights_left"] == str(kept(masks))
         assert float(read_table(folder / "rounds.csv")[turn]["density"]) == density(masks)
         before = masks
+
+
+def test_one_shot_masks_are_of_the_dense_network_s_weights(launch: Launch) -> None:
+    """Every density's mask keeps the largest |θ_T| of round 0 alone, also after a resume; the reference sorts."""
+    finetune = launch("pruner=finetune", "pruner.rounds=1", "control=none", folder="finetune")
+    trained = load(finetune / "tickets/trial-0/round-01.safetensors").state
+    launch("pruner=imp_oneshot", "pruner.rounds=1", "control=none")
+    folder = launch("pruner=imp_oneshot", "pruner.rounds=3", "control=none")
+    counts = {name: mask.numel() for name, mask in load(folder / "tickets/trial-0/round-00.safetensors").masks.items()}
+    for turn in (1, 2, 3):
+        for name, mask in load(folder / f"tickets/trial-0/round-{turn:02d}.safetensors").masks.items():
+            counts[name] -= int((0.1 if name == "output.weight" else 0.2) * counts[name] + 1e-9)
+            order = np.argsort(-np.abs(trained[name].numpy().ravel()), kind="stable")
+            assert set(np.flatnonzero(mask.numpy().ravel())) == set(order[: counts[name]])
+
+
+@pytest.mark.parametrize("pruner", ["imp", "imp_oneshot", "finetune"])
+def test_pruned_quartiles_are_of_the_trained_weights_that_went(launch: Launch, pruner: str) -> None:
+    """Those of round 1 against numpy; none in round 0 and in a branch, where nothing was pruned."""
+    fixed = (f"pruner={pruner}", "pruner.rounds=1", "control=[reinit]")
+    trained = load(launch("pruner=finetune", *fixed[1:], folder="f") / "tickets/trial-0/round-01.safetensors").state
+    folder = launch(*fixed)
+    branch = launch(*fixed, f"ticket={folder}@1", folder="branch")
+    masks = load(folder / "tickets/trial-0/round-01.safetensors").masks
+    layers = [*read_table(folder / "layers.csv"), *read_table(branch / "layers.csv")]
+    empty = [row for row in layers if row["pruned_q50"] == ""]
+    assert len(layers) - len(empty) == len(masks)
+    for row in layers:
+        if row["pruned_q50"]:
+            assert (row["arm"], row["round"]) == ("ticket", "1")
+            gone = np.abs(trained[row["layer"]].numpy())[~masks[row["layer"]].numpy()]
+            for percent in (25, 50, 75):
+                assert float(row[f"pruned_q{percent}"]) == np.quantile(gone, percent / 100, method="lower")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The rows of layers.csv against numpy and a case worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from ltl.masks import Masks, Tensors, dense
 from ltl.models.paths import live
 from ltl.results import LAYER_COLUMNS
-from ltl.training.layers import layer_rows
+from ltl.training.layers import layer_rows, quartiles
 from ltl.training.start import Start
 
 
@@ -16,39 +18,42 @@ def start_of(masks: Masks) -> Start:
     return Start("ticket", 0, 1, masks, {}, {}, 0, 0)
 
 
-def rows_of(now: Tensors, masks: Masks, theta_0: Tensors, before: Tensors) -> dict[str, dict[str, object]]:
+def rows_of(now: Tensors, masks: Masks, theta_0: Tensors, start: Start | None = None) -> dict[str, dict[str, object]]:
     """The rows of layers with one output and these weights."""
-    now, masks, theta_0, before = (
-        {name: values.view(1, -1) for name, values in tensors.items()} for tensors in (now, masks, theta_0, before)
+    now, masks, theta_0 = (
+        {name: values.view(1, -1) for name, values in tensors.items()} for tensors in (now, masks, theta_0)
     )
-    rows = layer_rows(now, start_of(masks), theta_0, masks, before)
+    rows = layer_rows(now, start or start_of(masks), theta_0, masks)
     assert all(list(row) == LAYER_COLUMNS[4:] for row in rows)
     return {row["layer"]: row for row in rows}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 97, 1000])
-def test_quantiles_are_those_of_numpy(size: int) -> None:
-    """The nearest lower rank, of the kept weights now and of the pruned ones when they were last trained."""
+def test_quartiles_are_those_of_numpy(size: int) -> None:
+    """The nearest lower rank, of the magnitudes where the mask is set."""
     source = torch.Generator().manual_seed(size)
-    now, before = torch.randn(2 * size, generator=source), torch.randn(2 * size, generator=source)
+    now = torch.randn(2 * size, generator=source)
     mask = torch.arange(2 * size) % 2 == 0
-    row = rows_of({"w": now * mask}, {"w": mask}, {"w": torch.zeros(2 * size)}, {"w": before})["w"]
-    for quantile in (25, 50, 75):
-        for what, values in (("kept", now[mask]), ("pruned", before[~mask])):
-            expected = np.quantile(values.abs().numpy(), quantile / 100, method="lower")
-            assert row[f"{what}_q{quantile}"] == float(expected)
+    expected = [float(np.quantile(now[mask].abs().numpy(), q / 100, method="lower")) for q in (25, 50, 75)]
+    assert quartiles(now, mask) == tuple(expected)
+    row = rows_of({"w": now * mask}, {"w": mask}, {"w": torch.zeros(2 * size)})["w"]
+    assert [row[f"kept_q{q}"] for q in (25, 50, 75)] == expected
 
 
-def test_pruned_quantiles_are_of_this_pruning_alone() -> None:
-    """What an earlier pruning took was 0 in the last training; before any pruning there are none."""
-    before = torch.tensor([0.0, 0.0, 1.0, -2.0, 3.0, 4.0])
-    mask = torch.tensor([False, False, False, False, True, True])
-    row = rows_of({"w": before * mask}, {"w": mask}, {"w": before}, {"w": before})["w"]
-    assert [row[f"pruned_q{quantile}"] for quantile in (25, 50, 75)] == [1.0, 1.0, 1.0]
-    first = rows_of({"w": before}, dense({"w": before}), {"w": before}, {})["w"]
-    assert [first[f"pruned_q{quantile}"] for quantile in (25, 50, 75)] == [None, None, None]
-    empty = rows_of({"w": before * 0}, {"w": mask & False}, {"w": before}, {"w": before})["w"]
-    assert [empty[f"kept_q{quantile}"] for quantile in (25, 50, 75)] == [None, None, None]
+def test_no_weights_have_no_quartiles() -> None:
+    """Nothing kept, or nothing pruned: empty cells."""
+    weight = torch.tensor([1.0, -2.0])
+    assert quartiles(weight, torch.tensor([False, False])) is None
+    row = rows_of({"w": weight * 0}, {"w": torch.tensor([False, False])}, {"w": weight})["w"]
+    assert [row[f"{what}_q{q}"] for what in ("kept", "pruned") for q in (25, 50, 75)] == [None] * 6
+
+
+def test_pruned_quartiles_are_those_the_start_brings() -> None:
+    """What the pruning before the training took."""
+    weight, mask = torch.tensor([1.0, -2.0]), torch.tensor([True, False])
+    start = replace(start_of({"w": mask.view(1, -1)}), gone={"w": (0.25, 0.5, 0.75)})
+    row = rows_of({"w": weight * mask}, {"w": mask}, {"w": weight}, start)["w"]
+    assert [row[f"pruned_q{q}"] for q in (25, 50, 75)] == [0.25, 0.5, 0.75]
 
 
 def test_flips_and_distance_are_of_kept_weights() -> None:
@@ -56,7 +61,7 @@ def test_flips_and_distance_are_of_kept_weights() -> None:
     theta = torch.tensor([1.0, -1.0, 2.0, -2.0, 0.0, 3.0, 5.0])
     now = torch.tensor([-1.0, 2.0, 2.5, -2.0, 1.0, 0.0, -5.0])
     mask = torch.tensor([True, True, True, True, True, True, False])
-    row = rows_of({"w": now}, {"w": mask}, {"w": theta}, {})["w"]
+    row = rows_of({"w": now}, {"w": mask}, {"w": theta})["w"]
     assert row["sign_flips"] == 2
     assert row["distance_from_init"] == pytest.approx(np.sqrt(2**2 + 3**2 + 0.5**2 + 0 + 1 + 3**2))
     assert (row["weights"], row["kept"], row["density"]) == (7, 6, 6 / 7)
@@ -75,7 +80,7 @@ def test_dead_units_of_a_case_worked_out_by_hand() -> None:
     }
     now = {name: torch.ones(mask.shape) * mask for name, mask in masks.items()}
     on_path = live(network, (3,), masks)
-    rows = layer_rows(now, start_of(masks), now, on_path, {})
+    rows = layer_rows(now, start_of(masks), now, on_path)
     by_hand = {
         "0.weight": {"kept": 3, "density": 3 / 9, "effective_density": 1 / 9, "dead_inputs": 2, "dead_units": 2},
         "2.weight": {"kept": 3, "density": 3 / 6, "effective_density": 2 / 6, "dead_inputs": 2, "dead_units": 0},
@@ -94,7 +99,7 @@ def test_convolutions_count_channels() -> None:
     masks["2.weight"][:, 8:] = False  # the four positions of channel 2
     on_path = live(network, (2, 4, 4), masks)
     now = {name: mask.float() for name, mask in masks.items()}
-    rows = {row["layer"]: row for row in layer_rows(now, start_of(masks), now, on_path, {})}
+    rows = {row["layer"]: row for row in layer_rows(now, start_of(masks), now, on_path)}
     assert (rows["0.weight"]["dead_inputs"], rows["0.weight"]["dead_units"]) == (1, 2)
     assert rows["0.weight"]["effective_density"] == 9 / 54
     assert (rows["2.weight"]["dead_inputs"], rows["2.weight"]["dead_units"]) == (8, 0)

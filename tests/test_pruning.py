@@ -308,13 +308,12 @@ def test_the_published_densities_of_conv_6_fit_its_real_size() -> None:
 
 
 def evidence(*, weights: Tensors | None = None, masks: Masks | None = None, seed: int = 0) -> Evidence:
-    """Four different states of the same network, with a buffer."""
-    states = [{**draws(number), "norm.running_mean": torch.full((3,), float(number))} for number in range(4)]
+    """Three different states of the same network, with a buffer."""
+    states = [{**draws(number), "norm.running_mean": torch.full((3,), float(number))} for number in range(3)]
     return Evidence(
         weights=weights or states[0],
         theta_0=states[1],
         theta_k=states[2],
-        theta_dense=states[3],
         masks=masks or dense(draws(0)),
         generator=generator("mask", seed),
         initialise=lambda source: {name: torch.rand(shape, generator=source) for name, shape in SHAPES.items()},
@@ -325,7 +324,6 @@ def evidence(*, weights: Tensors | None = None, masks: Masks | None = None, seed
     ("criterion", "of"),
     [
         (criteria.final_magnitude, "weights"),
-        (criteria.dense_final_magnitude, "theta_dense"),
         (criteria.initial_magnitude, "theta_0"),
     ],
 )
@@ -419,7 +417,7 @@ def test_schedules_are_their_events() -> None:
     assert schedules.after_training(**settings) == [
         Event(0, 10, rate, 10), Event(1, 10, rate, 16), Event(2, 10, rate, 22),
     ]  # fmt: skip
-    assert schedules.after_dense(**settings) == [Event(turn, 10, rate, 10) for turn in range(3)]
+    assert schedules.after_dense(**settings) == [Event(turn, 10, rate, 10, of_dense=True) for turn in range(3)]
     assert schedules.before_training(**settings) == [Event(turn, 4, rate, 4) for turn in (1, 2, 3)]
     for schedule in (schedules.after_training, schedules.after_dense, schedules.before_training):
         assert schedule(**{**settings, "rounds": 0}) == []

@@ -44,8 +44,9 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint` to `path`."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        content = buffer.getvalue()
-        write_atomic(Path(path), content + hashlib.sha256(content).digest())
+        digest = hashlib.sha256(buffer.getbuffer()).digest()
+        buffer.write(digest)
+        write_atomic(Path(path), buffer.getbuffer())
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None

@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 
 from ltl.callbacks.hosts import ForeignModule, Host
 from ltl.errors import LtlError
-from ltl.masks import Masks, Tensors, dense, density, kept, mask_sha256, prunable
+from ltl.masks import Masks, Tensors, dense, density, kept, mask_sha256, prunable, tensors_sha256
 from ltl.pruning.evidence import Evidence
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
 from ltl.rng import generator
 from ltl.training import optimizer_state
+from ltl.training.layers import quartiles
 from ltl.training.module import MaskedTraining
 from ltl.training.start import Start, cloned, moved
 from ltl.training.timeline import Position, Timeline
@@ -31,7 +32,8 @@ class PruneRewind(pl.Callback):
 
     Works on ltl's MaskedTraining, and on any LightningModule with a plain Trainer (`by_epochs`). Weights, buffers,
     optimiser and learning-rate schedule are set back through public state_dicts alone, so the second rewind is as exact
-    as the first. All state is tensors and plain values in the Lightning checkpoint.
+    as the first. All state is tensors and plain values in the Lightning checkpoint; the initialisation of ltl's own
+    module is not among them, because it is drawn again from its seed.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class PruneRewind(pl.Callback):
         self.names: list[str] = []
         self.current: Start | None = None
         self.theta_0: Tensors = {}
-        self.theta_k: Tensors | None = None
-        self.theta_dense: Tensors = {}
+        self.init_sha256 = ""
+        self.theta_k: Tensors | None = None  # as long as it is None, the rewind point is θ₀
+        self.theta_dense: Tensors = {}  # at the end of round 0, if any event looks at it
         self.optimizers_k: list[optimizer_state.State] = []
         self.schedulers_k: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
@@ -118,6 +121,8 @@ class PruneRewind(pl.Callback):
                 f"{type(pl_module).__name__}: {shared[0]} is tied to another weight or parametrised, and PruneRewind "
                 "masks parameters of their own only: untie it."
             )
+        if isinstance(pl_module, MaskedTraining):
+            self._set_theta_0(cloned(pl_module.networks()[0]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take θ₀ and the fresh optimiser, or take up where the checkpoint left off."""
@@ -129,15 +134,18 @@ class PruneRewind(pl.Callback):
             )
         now = host.networks()[0]
         if self.current is None:
-            self.theta_0 = cloned(now)
+            self._set_theta_0(moved(self.theta_0, now) if self.theta_0 else cloned(now))
             self._capture(trainer)
             masks = dense({name: now[name] for name in self.names})
             self.current = Start("ticket", 0, 0, masks, self.theta_0, {}, 0, 0)
             self._prune_in_place(trainer)
         else:
+            name = self._name(self.current.theta)
             self.theta_0, self.theta_dense = moved(self.theta_0, now), moved(self.theta_dense, now)
             self.theta_k = None if self.theta_k is None else moved(self.theta_k, now)
             self.current = self.current.on(now)
+            if name:
+                self.current = replace(self.current, theta=getattr(self, name))
             host.lr_held = self.pruner.lr == "last" and self.current.round > 0
             host.hold(self.current.masks, self.current.fills)
         host.forget_lr()
@@ -193,22 +201,40 @@ class PruneRewind(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain values."""
-        own = {name: getattr(self, name) for name in self._KEPT}
-        start = None if self.current is None else self.current.state()
-        foreign = {"lrs": self.host.lrs} if isinstance(self.host, ForeignModule) else {}
-        return {**own, **foreign, "current": start, "position": list(self._host().position)}
+        state = {name: getattr(self, name) for name in self._KEPT}
+        assert self.current is not None
+        start = self.current.state()
+        if isinstance(self.host, ForeignModule):
+            state |= {"theta_0": self.theta_0, "lrs": self.host.lrs}
+        start["theta"] = self._name(self.current.theta) or self.current.theta
+        return {**state, "current": start, "position": list(self._host().position)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
+        if isinstance(self.host, ForeignModule):
+            self._set_theta_0(state_dict["theta_0"])
+            self.host.lrs = state_dict["lrs"]
+        if self.init_sha256 != state_dict["init_sha256"]:
+            raise LtlError(
+                "resume: the initialisation drawn from seeds.init is not the one that this run began with: resume with "
+                "the torch version and the code that status.json names."
+            )
         for name in self._KEPT:
             setattr(self, name, state_dict[name])
-        self.current = Start.from_state(state_dict["current"])
+        start = state_dict["current"]
+        theta = getattr(self, start["theta"]) if isinstance(start["theta"], str) else start["theta"]
+        self.current = Start.from_state({**start, "theta": theta})
         turn, step = state_dict["position"]
         self._host().position = (turn, step)
-        if isinstance(self.host, ForeignModule):
-            self.host.lrs = state_dict["lrs"]
 
-    _KEPT = ("theta_0", "theta_k", "theta_dense", "optimizers_k", "schedulers_k", "rows")
+    _KEPT = ("init_sha256", "theta_k", "theta_dense", "optimizers_k", "schedulers_k", "rows")
+
+    def _name(self, theta: Tensors) -> str | None:
+        """Return which of the states kept anyway `theta` is, if any: a checkpoint then holds it once."""
+        return next((name for name in ("theta_0", "theta_k") if theta is getattr(self, name)), None)
+
+    def _set_theta_0(self, theta_0: Tensors) -> None:
+        self.theta_0, self.init_sha256 = theta_0, tensors_sha256(theta_0)
 
     def _host(self) -> Host:
         if self.host is None:
@@ -227,7 +253,8 @@ class PruneRewind(pl.Callback):
         """Take the rewind point θ_k, if this is its step, with optimiser and learning-rate schedulers."""
         host = self._host()
         if host.position == (0, self.rewind_step):
-            self.theta_k = self.theta_0 if self.rewind_step == 0 else cloned(host.networks()[0])
+            if self.rewind_step > 0:
+                self.theta_k = cloned(host.networks()[0])
             self.optimizers_k = [optimizer_state.saved(optimizer) for optimizer in trainer.optimizers]
             if self.pruner.momentum != "saved":
                 self.optimizers_k = [{**state, "state": {}} for state in self.optimizers_k]
@@ -236,16 +263,20 @@ class PruneRewind(pl.Callback):
     def _evidence(self, weights: Tensors, masks: Masks, *keys: int) -> Evidence:
         theta_k = self.theta_0 if self.theta_k is None else self.theta_k
         source = generator("mask", self.seed, *keys)
-        return Evidence(weights, self.theta_0, theta_k, self.theta_dense, masks, source, self.initialise)
+        return Evidence(weights, self.theta_0, theta_k, masks, source, self.initialise)
 
     def _pruned(self, start: Start, position: Position, weights: Tensors) -> Start:
         """Return `start` after the events at `position`, with the masks and search steps that they leave."""
         masks, search_steps = start.masks, start.search_steps
         due = [event for event in self.events if (event.round, event.step) == position]
         for number, event in enumerate(due):
-            masks = self.pruner.prune(self._evidence(weights, masks, *position, number), event.target)
+            seen = self.theta_dense if event.of_dense else weights
+            masks = self.pruner.prune(self._evidence(seen, masks, *position, number), event.target)
             search_steps = event.search_steps
-        return replace(start, masks=masks, search_steps=search_steps)
+        if not due:
+            return start
+        gone = {name: quartiles(weights[name], mask & ~masks[name]) for name, mask in start.masks.items()}
+        return replace(start, masks=masks, search_steps=search_steps, gone=gone)
 
     def _filled(self, start: Start, weights: Tensors) -> Start:
         """Return `start` with the filler's tensors, of the layers where any pruned entry is not 0."""
@@ -269,11 +300,11 @@ class PruneRewind(pl.Callback):
         assert start is not None
         now = host.networks()[0]
         trained = cloned(now)
-        if start.round == 0:
+        if start.round == 0 and any(event.of_dense for event in self.events):
             self.theta_dense = trained
         turn, first = start.round + 1, host.timeline.first[start.round + 1]
         end = (start.round, host.timeline.length)
-        start = self._pruned(start, end, trained)
+        start = self._pruned(replace(start, gone={}), end, trained)
         theta = self.pruner.survivors(self._evidence(trained, start.masks, *end, len(self.events)), start.masks)
         start = self._pruned(replace(start, round=turn, theta=theta, step=first), (turn, first), theta)
         self.current = self._filled(start, theta)

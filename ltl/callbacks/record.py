@@ -8,13 +8,13 @@ import pytorch_lightning as pl
 import torch
 
 from ltl.errors import LtlError
-from ltl.masks import Tensors, density, kept, mask_sha256, tensors_sha256
+from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
 from ltl.training.evaluation import evaluate
 from ltl.training.layers import layer_rows
 from ltl.training.module import MaskedTraining
-from ltl.training.start import Start, cloned
+from ltl.training.start import Start
 
 CENSORED = 0.95  # a lowest validation loss in the last 5% of a round may not be the lowest
 
@@ -29,6 +29,10 @@ class Cycle(Protocol):
     @property
     def theta_0(self) -> Tensors:
         """The initialisation that it goes back to."""
+
+    @property
+    def init_sha256(self) -> str:
+        """The hash of `theta_0`."""
 
 
 class Record(pl.Callback):
@@ -58,7 +62,6 @@ class Record(pl.Callback):
         self.layer_rows: list[Row] = []
         self.steps_done = 0
         self.eval_seconds = 0.0
-        self.trained: dict[str, torch.Tensor] = {}  # weights at the end of the round before
         self._seconds = 0.0
         self._module: MaskedTraining | None = None
 
@@ -123,7 +126,7 @@ class Record(pl.Callback):
             setattr(self, name, state_dict[name])
         self._seconds = state_dict["seconds"]
 
-    _KEPT = ("curve", "rows", "layer_rows", "steps_done", "eval_seconds", "trained")
+    _KEPT = ("curve", "rows", "layer_rows", "steps_done", "eval_seconds")
 
     def _identity(self, start: Start) -> Row:
         return {**self.identity, "arm": start.arm, "draw": start.draw, "round": start.round}
@@ -159,13 +162,11 @@ class Record(pl.Callback):
             "total_steps": start.search_steps + steps,
             "seconds": module.seconds,
             "eval_seconds": self.eval_seconds,
-            "init_sha256": tensors_sha256(self.cycle.theta_0),
+            "init_sha256": self.cycle.init_sha256,
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware,
         }
-        layers = layer_rows(now, start, self.cycle.theta_0, on_path, self.trained)
-        if start.arm == "ticket":  # a control's mask was not pruned by the training before it
-            self.trained = cloned({name: now[name] for name in start.masks})
+        layers = layer_rows(now, start, self.cycle.theta_0, on_path)
         self.rows.append(row)
         self.layer_rows += [{**self._identity(start), **layer} for layer in layers]
         self.finish(start, row, self.layer_rows[-len(layers) :])

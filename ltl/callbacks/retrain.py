@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ltl.masks import Tensors
+from ltl.masks import Tensors, tensors_sha256
 from ltl.training import optimizer_state
 from ltl.training.module import MaskedTraining
 from ltl.training.start import Start
@@ -30,6 +30,11 @@ class Retrain(pl.Callback):
         assert self.current is not None
         return self.current.theta
 
+    @property
+    def init_sha256(self) -> str:
+        """The hash of `theta_0`."""
+        return tensors_sha256(self.theta_0)
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the module."""
         assert isinstance(pl_module, MaskedTraining)
@@ -38,11 +43,11 @@ class Retrain(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the first start, or take up where the checkpoint left off."""
         assert isinstance(pl_module, MaskedTraining)
-        if self.current is None:
+        if not self.fresh:
             self.fresh = [optimizer_state.saved(optimizer) for optimizer in trainer.optimizers]
             self._set(0, trainer, pl_module)
         else:
-            self.current = self.current.on(pl_module.networks()[0])
+            self.current = self.starts[pl_module.position[0]]().on(pl_module.networks()[0])
             pl_module.hold(self.current.masks, self.current.fills)
             pl_module.forget_lr()
 
@@ -57,14 +62,13 @@ class Retrain(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain values."""
-        assert self.current is not None
         assert self.module is not None
-        return {"current": self.current.state(), "fresh": self.fresh, "position": list(self.module.position)}
+        return {"fresh": self.fresh, "position": list(self.module.position)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         assert self.module is not None
-        self.current, self.fresh = Start.from_state(state_dict["current"]), state_dict["fresh"]
+        self.fresh = state_dict["fresh"]
         turn, step = state_dict["position"]
         self.module.position = (turn, step)
 

@@ -11,11 +11,6 @@ def final_magnitude(evidence: Evidence) -> Tensors:
     return {name: evidence.weights[name].abs() for name in evidence.masks}
 
 
-def dense_final_magnitude(evidence: Evidence) -> Tensors:
-    """|θ_T| of the dense network, for one-shot pruning (Frankle & Carbin 2019, §2)."""
-    return {name: evidence.theta_dense[name].abs() for name in evidence.masks}
-
-
 def initial_magnitude(evidence: Evidence) -> Tensors:
     """|θ₀|: the magnitude before any training (Frankle & Carbin 2019, App. F.4)."""
     return {name: evidence.theta_0[name].abs() for name in evidence.masks}

@@ -31,7 +31,7 @@ class Pruner:
         """Return the masks after one pruning; LtlError for scores of survivors that are not finite."""
         scores = self.criterion(evidence)
         for name, score in scores.items():
-            if not torch.isfinite(score[evidence.masks[name]]).all():
+            if not (torch.isfinite(score) | ~evidence.masks[name]).all():
                 raise LtlError(
                     f"pruner.criterion gives scores of {name} that are no finite numbers: lower optimizer.lr, or set "
                     "clip=1.0, if its weights are not finite either."

@@ -13,6 +13,7 @@ class Event:
     step: int
     target: Target
     search_steps: int  # training steps whose outcome the new mask rests on
+    of_dense: bool = False  # the weights judged are those at the end of round 0, of the dense network
 
 
 def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
@@ -22,7 +23,7 @@ def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -
 
 def after_dense(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
     """Prune further after each round, by what the dense network's training alone has shown (one-shot pruning)."""
-    return [Event(turn, length, Target(rate=rate), length) for turn in range(rounds)]
+    return [Event(turn, length, Target(rate=rate), length, of_dense=True) for turn in range(rounds)]
 
 
 def before_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:

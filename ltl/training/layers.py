@@ -1,7 +1,5 @@
 """What is known of each layer at the end of a round: the rows of `layers.csv`."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,23 +7,17 @@ from torch import Tensor
 from ltl.masks import Masks, Tensors
 from ltl.models.paths import dead_units
 from ltl.results import Row
-from ltl.training.start import Start
-
-_QUANTILES = (25, 50, 75)
+from ltl.training.start import Quartiles, Start
 
 
-def layer_rows(now: Tensors, start: Start, theta_0: Tensors, live: Masks, before: Tensors) -> list[Row]:
-    """Return a row a prunable layer; `before` holds the trained weights that `start.masks` was pruned by, if any.
-
-    Quantiles of |w|: of the kept weights now, and of the pruned ones at the last time that they were trained.
-    """
+def layer_rows(now: Tensors, start: Start, theta_0: Tensors, live: Masks) -> list[Row]:
+    """Return a row a prunable layer, of the weights `now` at the end of the training that began at `start`."""
     dead = dead_units(live)
     rows: list[Row] = []
     for name, mask in start.masks.items():
         weight, theta = now[name].detach(), theta_0[name]
         moved = (weight - theta) * mask
         flips = (torch.sign(weight) * torch.sign(theta) < 0) & mask
-        gone = before[name].abs()[~mask & (before[name] != 0)] if name in before else weight.new_empty(0)
         rows.append(
             {
                 "layer": name,
@@ -37,17 +29,24 @@ def layer_rows(now: Tensors, start: Start, theta_0: Tensors, live: Masks, before
                 "dead_units": dead[name][1],
                 "sign_flips": int(torch.count_nonzero(flips)),
                 "distance_from_init": float(torch.linalg.vector_norm(moved)),
-                **_quantiles("kept", weight.abs()[mask]),
-                **_quantiles("pruned", gone),
+                **_columns("kept", quartiles(weight, mask)),
+                **_columns("pruned", start.gone.get(name)),
             }
         )
     return rows
 
 
-def _quantiles(prefix: str, values: Tensor) -> dict[str, float | None]:
-    """Return the lower quartile, median and upper quartile (the nearest lower rank), by selection instead of a sort."""
-    if values.numel() == 0:
-        return {f"{prefix}_q{q}": None for q in _QUANTILES}
-    ranks: Sequence[int] = [(values.numel() - 1) * q // 100 for q in _QUANTILES]
-    parted = np.partition(values.cpu().numpy(), ranks)
-    return {f"{prefix}_q{q}": float(parted[rank]) for q, rank in zip(_QUANTILES, ranks, strict=True)}
+def quartiles(weight: Tensor, where: Tensor) -> Quartiles | None:
+    """Return the lower quartile, median and upper quartile (the nearest lower rank) of |weight| where the mask is set.
+
+    None if it is set nowhere.
+    """
+    values = np.sort(weight.detach().abs().cpu().numpy()[where.cpu().numpy()])
+    if not len(values):
+        return None
+    low, middle, high = (float(values[(len(values) - 1) * percent // 100]) for percent in (25, 50, 75))
+    return low, middle, high
+
+
+def _columns(prefix: str, values: Quartiles | None) -> Row:
+    return dict(zip((f"{prefix}_q{percent}" for percent in (25, 50, 75)), values or (None,) * 3, strict=True))

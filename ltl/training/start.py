@@ -1,9 +1,11 @@
 """What a round of training begins from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ltl.masks import Masks, Tensors, pack, unpack
+
+Quartiles = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Start:
     fills: Tensors  # what pruned entries are held at, if not 0
     step: int  # of the learning-rate schedule and the data order
     search_steps: int  # training steps whose outcome the mask rests on
+    gone: dict[str, Quartiles | None] = field(default_factory=dict)  # of |w| by layer: what the last pruning took
 
     def state(self) -> dict[str, Any]:
         """Return the start as tensors (masks as bits) and plain values, for a checkpoint."""
