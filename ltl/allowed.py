@@ -59,6 +59,13 @@ def is_sizes(value: Any) -> bool:
     return bool(value) and all(map(is_sizes, value)) if isinstance(value, list) else is_whole(value) and value >= 1
 
 
+def is_duration(value: Any) -> bool:
+    try:
+        return lengths.seconds(value, "") >= 0
+    except LtlError:
+        return False
+
+
 def is_length(value: Any) -> bool:
     try:
         return lengths.parse(value, "").value >= 0

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import subprocess
 from functools import partial
@@ -144,9 +145,11 @@ def _control(cfg: DictConfig) -> Control:
 
 def _hardware(cfg: DictConfig) -> Hardware:
     names = (
-        "accelerator devices strategy precision memory_format deterministic chunk eval_batch checkpoint_every"
+        "accelerator devices strategy precision memory_format deterministic chunk eval_batch checkpoint_every stack "
+        "stack_size sparse_below"
     ).split()
-    return Hardware(**{name: cfg[name] for name in names})
+    stop_after = math.inf if cfg.stop_after is None else lengths.seconds(cfg.stop_after, "hardware.stop_after")
+    return Hardware(**{name: cfg[name] for name in names}, stop_after=stop_after)
 
 
 def _logger(name: str, cfg: DictConfig, root: DictConfig, folder: Path) -> Logger:

@@ -3,3 +3,11 @@
 
 class LtlError(ValueError):
     """A mistake that the user can mend: one line that names the config key, what was given and what is allowed."""
+
+
+class Diverged(LtlError):
+    """A loss that is no finite number ended a trial; what else there was to train is done."""
+
+
+class Stopped(Exception):
+    """A run ended by itself, with a checkpoint, because its time was up."""

@@ -1,8 +1,9 @@
 """What a run consists of: every trial's search, then its controls, each one `Trainer.fit`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +13,18 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ltl.callbacks.prune_rewind import PruneRewind
-from ltl.callbacks.retrain import Retrain
+from ltl.callbacks.retrain import Given, Retrain
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.masks import Tensors, dense, kept, prunable
 from ltl.models.initialisers import WeightInit, initialise
 from ltl.models.scaling import smaller
+from ltl.models.stack import is_chain
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
 from ltl.tickets import Ticket, load
 from ltl.training.controls import Control, control_start
+from ltl.training.search import Search
 from ltl.training.start import Start, cloned
 from ltl.training.timeline import Timeline
 
@@ -56,24 +59,61 @@ class Hardware:
     chunk: int
     eval_batch: int
     checkpoint_every: float
+    stack: Literal["together", "in_turn", "auto"]
+    stack_size: int
+    sparse_below: float
+    stop_after: float  # seconds
+
+
+Key = tuple[int, str, int, int]  # a row: trial, arm, draw, round
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a job, with the rows that it will write, a turn each."""
+
+    member: Search | Given
+    keys: tuple[Key, ...]
+
+    @property
+    def trial(self) -> int:
+        """The trial that it belongs to."""
+        return self.keys[0][0]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One `Trainer.fit`: an arm of a trial."""
+    """One `Trainer.fit`: networks that train side by side, through the rounds of a search or from given starts."""
 
-    trial: int
-    arm: str
-    suffix: str  # told apart from other fits of the same arm
+    name: str  # of its checkpoint
+    networks: tuple[Network, ...]
     model: Callable[[], "partial[nn.Module]"]  # called when its turn comes
     timeline: Timeline
-    cycle: PruneRewind | Retrain
-    keys: tuple[tuple[int, str, int, int], ...]  # the rows it will write: trial, arm, draw, round
+    make_cycle: Callable[..., PruneRewind | Retrain]
+    stacked: bool
 
     @property
-    def name(self) -> str:
-        """The name of its checkpoint."""
-        return f"trial-{self.trial}-{self.arm}{self.suffix}"
+    def arm(self) -> str:
+        """The arm of all its networks."""
+        return self.networks[0].keys[0][1]
+
+    @property
+    def keys(self) -> list[Key]:
+        """The rows it will write."""
+        return [key for network in self.networks for key in network.keys]
+
+    def steps(self) -> int:
+        """Return the optimiser steps of all its networks."""
+        return self.timeline.steps() * len(self.networks)
+
+    def cycle(self) -> PruneRewind | Retrain:
+        """Return the callback that takes the networks through their turns."""
+        return self.make_cycle(members=[network.member for network in self.networks])
+
+    def without(self, trials: Container[int]) -> "Job | None":
+        """Return the job without the networks of `trials`; None if none is left."""
+        left = tuple(network for network in self.networks if network.trial not in trials)
+        return replace(self, networks=left) if left else None
 
 
 @dataclass(frozen=True)
@@ -121,73 +161,125 @@ class Experiment:
         weights = sum(parameters[name].numel() for name in prunable(network))
         return {"parameters": sum(one.numel() for one in parameters.values()), "prunable": weights}
 
-    def jobs(self) -> Iterator[Job]:
-        """Yield the fits of the run in their order."""
+    def together(self) -> bool:
+        """Return whether networks are stacked: as told, else where it was measured to pay (docs/performance.md)."""
+        if self.hardware.stack == "auto":
+            return self.hardware.accelerator == "gpu" or is_chain(self._skeleton())
+        return self.hardware.stack == "together"
+
+    def jobs(self, done: Callable[[Key], bool]) -> Iterator[Job]:
+        """Yield the fits of the run in their order, without the rows that are done."""
         if self.tickets:
-            given: dict[int, list[Path]] = {}
-            for path in self.tickets:
-                given.setdefault(int(load(path).metadata["trial"]), []).append(path)
-            for trial, paths in sorted(given.items()):
-                found = {int(load(path).metadata["round"]): path for path in paths}
-                yield self._branch(trial, found)
-                yield from self._controls(trial, found)
-            return
-        for trial in range(self.trials):
-            yield self._search(trial)
-            yield from self._controls(trial, {turn: self.ticket_path(trial, turn) for turn in range(self.rounds + 1)})
+            yield from self._branches(done)
+        elif self.together():
+            for group in _batched(range(self.trials), self.hardware.stack_size):
+                yield from self._search(group, done)
+            yield from self._controls(self._found(range(self.trials)), done)
+        else:
+            for trial in range(self.trials):
+                yield from self._search([trial], done)
+                yield from self._controls(self._found([trial]), done)
 
     def ticket_path(self, trial: int, turn: int) -> Path:
         """Return where the ticket of a round is kept."""
         return self.folder / "tickets" / f"trial-{trial}" / f"round-{turn:02d}.safetensors"
 
-    def _search(self, trial: int) -> Job:
+    def _found(self, trials: Sequence[int]) -> dict[tuple[int, int], Path]:
+        """Return where the tickets of the search will be, by trial and round."""
+        return {(trial, turn): self.ticket_path(trial, turn) for trial in trials for turn in range(self.rounds + 1)}
+
+    def _search(self, trials: Sequence[int], done: Callable[[Key], bool]) -> Iterator[Job]:
         events = self._events()
         first = (0,) + (self.rewind_step,) * self.rounds
         marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
-        cycle = PruneRewind(
-            pruner=self.pruner,
-            events=events,
-            rewind_step=self.rewind_step,
-            seed=self.seeds.of("mask", trial),
-            initialise=partial(self._initial, self.model),
+        networks = tuple(
+            Network(
+                Search(
+                    pruner=self.pruner,
+                    events=events,
+                    seed=self.seeds.of("mask", trial),
+                    initialise=partial(self._initial, self.model),
+                ),
+                tuple((trial, "ticket", 0, turn) for turn in range(self.rounds + 1)),
+            )
+            for trial in trials
         )
-        keys = tuple((trial, "ticket", 0, turn) for turn in range(self.rounds + 1))
-        return Job(trial, "ticket", "", lambda: self.model, self._timeline(first, marks), cycle, keys)
+        make_cycle = partial(PruneRewind, pruner=self.pruner, rewind_step=self.rewind_step)
+        name = f"trial-{trials[0]}" + (f"-to-{trials[-1]}" if len(trials) > 1 else "")
+        job = Job(
+            f"{name}-ticket", networks, lambda: self.model, self._timeline(first, marks), make_cycle, len(trials) > 1
+        )
+        if not all(map(done, job.keys)):
+            yield job
 
-    def _branch(self, trial: int, found: Mapping[int, Path]) -> Job:
-        turns = sorted(found)
-        starts = [partial(self._given, found[turn]) for turn in turns]
-        timeline = self._timeline([_number(load(found[turn]), "rewind_step") for turn in turns], frozenset())
-        keys = tuple((trial, "ticket", 0, turn) for turn in turns)
-        return Job(trial, "ticket", "", lambda: self.model, timeline, Retrain(starts=starts), keys)
+    def _branches(self, done: Callable[[Key], bool]) -> Iterator[Job]:
+        found: dict[tuple[int, int], Path] = {}
+        for path in self.tickets:
+            metadata = load(path).metadata
+            found[int(metadata["trial"]), int(metadata["round"])] = path
+        trials = sorted({trial for trial, _ in found})
+        for group in [trials] if self.together() else [[trial] for trial in trials]:
+            mine = {key: found[key] for key in sorted(found) if key[0] in group}
+            members = [
+                ((trial, "ticket", 0, turn), _number(load(path), "rewind_step"), partial(self._given, path))
+                for (trial, turn), path in mine.items()
+            ]
+            yield from self._retrained(members, lambda: self.model, done)
+            yield from self._controls(mine, done)
 
     def _given(self, path: Path) -> Start:
         ticket = self._fitting(path)
         turn, step, search_steps = (_number(ticket, name) for name in ("round", "rewind_step", "search_steps"))
         return Start("ticket", 0, turn, ticket.masks, ticket.state, ticket.fills, step, search_steps)
 
-    def _controls(self, trial: int, tickets: Mapping[int, Path]) -> Iterator[Job]:
+    def _controls(self, found: Mapping[tuple[int, int], Path], done: Callable[[Key], bool]) -> Iterator[Job]:
         for arm, control in self.controls.items():
-            turns = [
-                turn for turn in sorted(tickets) if turn > 0 and (control.rounds is None or turn in control.rounds)
+            wanted = [key for key in found if key[1] > 0 and (control.rounds is None or key[1] in control.rounds)]
+            members = [
+                (
+                    (trial, arm, draw, turn),
+                    0 if control.weights == "fresh" else self._rewind_step(found[trial, turn]),
+                    partial(self._control, trial, arm, found[trial, turn], turn, draw),
+                )
+                for trial, turn in wanted
+                for draw in range(control.draws)
             ]
-            members = [(turn, draw) for turn in turns for draw in range(control.draws)]
-            keys = [(trial, arm, draw, turn) for turn, draw in members]
-            starts = [partial(self._control, trial, arm, tickets[turn], turn, draw) for turn, draw in members]
-            if control.weights == "fresh":
-                first = [0] * len(members)
-            elif self.tickets:
-                first = [_number(load(tickets[turn]), "rewind_step") for turn, _ in members]
-            else:
-                first = [self.rewind_step] * len(members)
-            if control.network == "same" and members:
-                timeline = self._timeline(first, frozenset())
-                yield Job(trial, arm, "", lambda: self.model, timeline, Retrain(starts=starts), tuple(keys))
-            elif control.network == "small":
-                for (turn, draw), start, key in zip(members, starts, keys, strict=True):
-                    model = partial(self._small, tickets[turn])
-                    cycle, timeline = Retrain(starts=[start]), self._timeline([0], frozenset())
-                    yield Job(trial, arm, f"-{turn:02d}-{draw}", model, timeline, cycle, (key,))
+            if control.network == "same":
+                yield from self._retrained(members, lambda: self.model, done)
+                continue
+            for turn in sorted({turn for _, turn in wanted}):  # networks of one size
+                path = next(found[key] for key in wanted if key[1] == turn)
+                alike = [member for member in members if member[0][3] == turn]
+                yield from self._retrained(alike, partial(self._small, path), done, f"-{turn:02d}")
+
+    def _retrained(
+        self,
+        members: Sequence[tuple[Key, int, Callable[[], Start]]],
+        model: Callable[[], "partial[nn.Module]"],
+        done: Callable[[Key], bool],
+        suffix: str = "",
+    ) -> Iterator[Job]:
+        """Yield the jobs that train `members` (key, first step, start): side by side, or one after another."""
+        if not members or all(done(key) for key, _, _ in members):
+            return
+        trial, arm = members[0][0][:2]
+        if not self.together():
+            keys, first, starts = zip(*members, strict=True)
+            network = Network(Given(starts), keys)
+            yield Job(
+                f"trial-{trial}-{arm}{suffix}", (network,), model, self._timeline(first, frozenset()), Retrain, False
+            )
+            return
+        for step in sorted({first for _, first, _ in members}):
+            left = [(key, start) for key, first, start in members if first == step and not done(key)]
+            for group in _batched(left, self.hardware.stack_size):
+                networks = tuple(Network(Given([start]), (key,)) for key, start in group)
+                (trial, _, draw, turn) = group[0][0]
+                name = f"trial-{trial}-{arm}-round-{turn:02d}-draw-{draw}-and-{len(group) - 1}-more"
+                yield Job(name, networks, model, self._timeline([step], frozenset()), Retrain, stacked=True)
+
+    def _rewind_step(self, path: Path) -> int:
+        return _number(load(path), "rewind_step") if self.tickets else self.rewind_step
 
     def _control(self, trial: int, arm: str, path: Path, turn: int, draw: int) -> Start:
         control, ticket = self.controls[arm], self._fitting(path)
@@ -240,3 +332,9 @@ class Experiment:
 
 def _number(ticket: Ticket, name: str) -> int:
     return int(ticket.metadata[name])
+
+
+def _batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group

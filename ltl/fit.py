@@ -3,20 +3,25 @@
 import gc
 import json
 import logging
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
 from ltl.callbacks.progress import RunProgress, ShowProgress
 from ltl.callbacks.record import Record
+from ltl.errors import Diverged
 from ltl.experiment import Experiment, Job
 from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
 from ltl.rng import generator
 from ltl.tickets import Ticket, save
-from ltl.training.module import MaskedTraining
+from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
 from ltl.training.start import Start
 from ltl.training.tables import Table
@@ -24,84 +29,110 @@ from ltl.training.timeline import Timeline
 
 
 def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
-    """Train everything that the run folder does not hold yet."""
+    """Train everything that the run folder does not hold yet.
+
+    Diverged, when all else is done, if the loss of some trial was no finite number; Stopped when the time is up.
+    """
+    deadline = time.monotonic() + experiment.hardware.stop_after
     rows = Table(experiment.folder / "rounds.csv", ROUND_COLUMNS)
     layers = Table(experiment.folder / "layers.csv", LAYER_COLUMNS)
-    jobs = list(experiment.jobs())
+    total = sum(job.steps() for job in experiment.jobs(lambda key: False))
+    jobs = list(experiment.jobs(rows.has))
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), progress(sum(job.timeline.steps() for job in jobs)) as display:
+    with warnings.catch_warnings(), progress(total) as display:
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # advice on data loaders, not for our chunks
-        first_step = 0
-        for job in jobs:
-            if all(rows.has(key) for key in job.keys):
-                display.skip(job.timeline.steps())
-            else:
-                _fit(experiment, job, rows, layers, first_step, display)
-            first_step += job.timeline.steps()
+        first_step = total - sum(job.steps() for job in jobs)
+        display.skip(first_step)
+        lost: dict[int, str] = {}
+        for planned in jobs:
+            job = planned.without(lost)
+            if job is not None:
+                lost |= _fit(experiment, job, rows, layers, first_step, deadline, display)
+            display.skip(planned.steps() - (job.steps() if job else 0))
+            first_step += planned.steps()
+    if lost:
+        raise Diverged(" ".join(lost.values()))
 
 
-def _fit(experiment: Experiment, job: Job, rows: Table, layers: Table, first_step: int, display: RunProgress) -> None:
-    network = experiment.network(job.model(), generator("init", experiment.seeds.of("init", job.trial)))
-    if experiment.hardware.memory_format == "channels_last":
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    inputs = experiment.dataset.train.inputs
-    order = DataOrder(
-        examples=len(inputs),
-        batch=experiment.batch,
-        seed=experiment.seeds.of("order", job.trial),
-        by_round=experiment.seeds.order_by_round,
-        device=inputs.device,
-    )
+def _fit(
+    experiment: Experiment,
+    job: Job,
+    rows: Table,
+    layers: Table,
+    first_step: int,
+    deadline: float,
+    display: RunProgress,
+) -> dict[int, str]:
+    """Train one job; return the trials that were lost on the way, and why."""
+    cycle, trials = job.cycle(), [network.trial for network in job.networks]
     module = MaskedTraining(
-        network=network,
+        networks=[_network(experiment, job.model(), trial) for trial in trials],
+        streams=[_streams(experiment, trial) for trial in trials],
         dataset=experiment.dataset,
-        order=order,
         timeline=job.timeline,
         optimizer=experiment.optimizer,
         lr_schedule=experiment.lr_schedule,
         clip=experiment.clip,
-        augmentation_seed=experiment.seeds.of("augmentation", job.trial),
+        sparse_below=experiment.hardware.sparse_below,
+        stacked=job.stacked,
     )
 
     def begin(record: Record) -> None:
-        rows.drop(job.keys)
-        layers.drop(job.keys)
-        rows.add(record.rows)
-        layers.add(record.layer_rows)
+        for table, known in ((rows, record.rows), (layers, record.layer_rows)):
+            table.drop(job.keys)
+            table.add(known)
 
     def finish(start: Start, row: Row, layer_rows: Sequence[Row]) -> None:
         rows.add([row])
         layers.add(layer_rows)
-        if rank() > 0:
-            return
-        if start.arm == "ticket" and not experiment.tickets:
-            _save_ticket(experiment, start, row, job.trial)
-        layers.write()
-        rows.write()
+        if rank() == 0 and start.arm == "ticket" and not experiment.tickets:
+            _save_ticket(experiment, start, row, int(row["trial"]))
+
+    def write() -> None:
+        if rank() == 0:
+            layers.write()
+            rows.write()
 
     record = Record(
-        cycle=job.cycle,
-        identity={"trial": job.trial},
+        cycle=cycle,
+        trials=trials,
         hardware=experiment.hardware_number,
         eval_batch=experiment.hardware.eval_batch,
         begin=begin,
         finish=finish,
+        write=write,
         first_step=first_step,
     )
     path = experiment.folder / "checkpoints" / f"{job.name}.ckpt"
-    shown = ShowProgress(
-        display=display,
-        cycle=job.cycle,
-        record=record,
-        trial=f"trial {job.trial}",
-        rounds=max(key[3] for key in job.keys),
-    )
-    checkpoint = IntervalCheckpoint(path=path, every=experiment.hardware.checkpoint_every)
-    trainer = _trainer(experiment, job.timeline, [job.cycle, record, shown, checkpoint])
-    trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
-    del trainer, module, network, record, shown
+    shown = ShowProgress(display=display, record=record, rounds=max(key[3] for key in job.keys))
+    checkpoint = IntervalCheckpoint(path=path, every=experiment.hardware.checkpoint_every, deadline=deadline)
+    trainer = _trainer(experiment, job.timeline, [cycle, record, shown, checkpoint])
+    with suppress(Diverged):
+        trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+    lost = {trials[number]: reason for number, reason in record.lost.items()}
+    del trainer, module, record, shown
     gc.collect()  # trainer, module and callbacks hold one another: without this every fit's tensors stay
+    return lost
+
+
+def _network(experiment: Experiment, model: "partial[nn.Module]", trial: int) -> nn.Module:
+    network = experiment.network(model, generator("init", experiment.seeds.of("init", trial)))
+    if experiment.hardware.memory_format == "channels_last":
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _streams(experiment: Experiment, trial: int) -> Streams:
+    inputs = experiment.dataset.train.inputs
+    order = DataOrder(
+        examples=len(inputs),
+        batch=experiment.batch,
+        seed=experiment.seeds.of("order", trial),
+        by_round=experiment.seeds.order_by_round,
+        device=inputs.device,
+    )
+    return Streams(order, experiment.seeds.of("augmentation", trial))
 
 
 def _trainer(experiment: Experiment, timeline: Timeline, callbacks: list[pl.Callback]) -> pl.Trainer:

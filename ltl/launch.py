@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ltl import build, fit, report
 from ltl.callbacks.progress import RunProgress
+from ltl.errors import Diverged, Stopped
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 
@@ -16,6 +17,15 @@ def launch(cfg: DictConfig, folder: Path) -> None:
         train(cfg, folder, Console())
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
         raise SystemExit(f"ltl: interrupted; `python -m ltl.run resume={folder}` goes on.") from None
+    except Stopped:
+        if rank() == 0:
+            stop = f"hardware.stop_after={cfg.hardware.stop_after} is over"
+            print(f"ltl: {stop}; `python -m ltl.run resume={folder}` goes on.")
+        return
+    except Diverged:
+        if rank() == 0:
+            report.show(report.write([folder]))
+        raise
     if rank() == 0:
         report.show(report.write([folder]))
 
@@ -38,11 +48,14 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         try:
             fit.run(built, lambda steps: RunProgress(total_steps=steps, console=console))
             state, reason = "done", ""
+        except Stopped:
+            state, reason = "interrupted", f"hardware.stop_after={cfg.hardware.stop_after}"
+            raise
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise
         finally:
-            _finish_wandb(cfg, int(state != "done"))
+            _finish_wandb(cfg, int(state == "failed"))
             write_json(folder / "status.json", {"state": state, "reason": reason or None, **known})
 
 

@@ -1,4 +1,4 @@
-"""Lengths of training, written `500it` (optimiser steps) or `2ep` (passes over the training examples)."""
+"""Lengths of training, written `500it` (optimiser steps) or `2ep` (data epochs), and durations, written `9min`."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Literal
 from ltl.errors import LtlError
 
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)(it|ep)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|min|h)")
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,11 @@ def parse(text: str, key: str) -> Length:
     if match is None or (match[2] == "it" and "." in match[1]):
         raise LtlError(f"{key}={text} is not a length: write optimiser steps as 500it or data epochs as 2ep.")
     return Length(float(match[1]), "it" if match[2] == "it" else "ep")
+
+
+def seconds(text: str, key: str) -> float:
+    """Read a duration such as `90s`, `9min` or `2h`, in seconds; LtlError names `key` if it is none."""
+    match = _DURATION.fullmatch(str(text))
+    if match is None:
+        raise LtlError(f"{key}={text} is not a duration: write 90s, 9min or 2h.")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]

@@ -13,6 +13,7 @@ from ltl import lengths
 from ltl.allowed import (
     Allowed,
     choice,
+    is_duration,
     is_length,
     is_number,
     is_sizes,
@@ -72,6 +73,10 @@ _SCHEMA: dict[str, Allowed] = {
     "hardware.memory_format": choice("contiguous", "channels_last"),
     "hardware.deterministic": choice(True, False, "warn"),
     "hardware.chunk": whole(1, " of optimiser steps"),
+    "hardware.stack": choice("together", "in_turn", "auto"),
+    "hardware.stack_size": whole(1, " of networks"),
+    "hardware.sparse_below": number(lambda value: 0 <= value <= 1, "a density between 0 (never) and 1"),
+    "hardware.stop_after": or_null(Allowed(is_duration, "a duration such as 90s, 9min or 2h"), "for no limit"),
     "hardware.eval_batch": whole(1, " of examples"),
     "hardware.checkpoint_every": number(lambda value: value >= 0, "a number ≥ 0 of seconds"),
     "control.*.mask": choice("same", "shuffled", "dense"),

@@ -13,6 +13,7 @@ from ltl.callbacks import PruneRewind
 from ltl.masks import density, kept
 from ltl.results import TIME_COLUMNS, read_status, read_table
 from ltl.tickets import load
+from ltl.training.module import MaskedTraining
 
 Launch = Callable[..., Path]
 
@@ -47,13 +48,15 @@ class Spy(pl.Callback):
             self.starts.append({name: value.detach().clone() for name, value in pl_module.networks()[0].items()})  # type: ignore[operator]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
-        cycle = next(one for one in trainer.callbacks if hasattr(one, "current"))  # type: ignore[attr-defined]
-        parameters = dict(pl_module.network.named_parameters())  # type: ignore[union-attr, operator]
-        for name, mask in cycle.current.masks.items():
-            assert bool((parameters[name][~mask] == 0).all())
-            for slot in trainer.optimizers[0].state[parameters[name]].values():
-                if isinstance(slot, torch.Tensor) and slot.shape == mask.shape:
-                    assert bool((slot[~mask] == 0).all())
+        assert isinstance(pl_module, MaskedTraining)
+        cycle = next(one for one in trainer.callbacks if isinstance(one, PruneRewind))  # type: ignore[attr-defined]
+        for number, (member, now) in enumerate(zip(cycle.members, pl_module.networks(), strict=True)):
+            for name, mask in member.current.masks.items():
+                assert bool((now[name][~mask] == 0).all())
+                weight = pl_module.stack.stacked(name)
+                for slot in trainer.optimizers[0].state[weight].values():
+                    if isinstance(slot, torch.Tensor) and slot.shape == weight.shape:
+                        assert bool(((slot if pl_module.stack.plain else slot[number])[~mask] == 0).all())
         self.steps += 1
 
 

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from ltl.datasets.dataset import Dataset, Split
 from ltl.models.dropout import Dropout
-from ltl.training.module import MaskedTraining
+from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
+from ltl.training.start import Start
 from ltl.training.timeline import Timeline
 
 STEPS, BATCH, EXAMPLES = 30, 16, 100
@@ -40,6 +41,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def order_of(batch: int) -> DataOrder:
+    return DataOrder(examples=EXAMPLES, batch=batch, seed=5, by_round="same", device=torch.device("cpu"))
+
+
 def trained(network: nn.Module, masks: dict[str, Tensor], **options: object) -> MaskedTraining:
     """Train with ltl: one round, held at `masks`."""
     dataset = problem()
@@ -47,17 +52,22 @@ def trained(network: nn.Module, masks: dict[str, Tensor], **options: object) -> 
     precision = options.pop("precision", "32-true")
     fills = options.pop("fills", {})
     module = MaskedTraining(
-        network=network,
+        networks=[network],
+        streams=[Streams(order_of(BATCH), augmentation_seed=0)],
         dataset=dataset,
-        order=DataOrder(examples=EXAMPLES, batch=BATCH, seed=5, by_round="same", device=torch.device("cpu")),
         timeline=Timeline(length=STEPS, eval_every=11, first=(0,), chunk=chunk),
-        augmentation_seed=0,
-        **{"clip": None, "lr_schedule": lambda step: 0.5 if step > 20 else 1.0, **options},  # type: ignore[arg-type]
+        **{
+            "clip": None,
+            "stacked": False,
+            "sparse_below": 0,
+            "lr_schedule": lambda step: 0.5 if step > 20 else 1.0,
+            **options,
+        },  # type: ignore[arg-type]
     )
 
     class Hold(pl.Callback):
         def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            module.hold(masks, fills)  # type: ignore[arg-type]
+            module.hold([Start("ticket", 0, 0, masks, {}, fills, 0, 0)])  # type: ignore[arg-type]
 
     trainer = pl.Trainer(
         max_epochs=module.timeline.epochs(), accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -89,8 +99,8 @@ def test_equals_the_mask_in_the_forward_pass_bit_for_bit(name: str, clip: float 
 
     optimizer = OPTIMIZERS[name](reference.parameters())
     position, order = 0, torch.empty(0, dtype=torch.long)
-    permutations = DataOrder(examples=EXAMPLES, batch=EXAMPLES, seed=5, by_round="same", device=torch.device("cpu"))
-    stream = torch.cat([permutations.indices(0, epoch) for epoch in range(STEPS * BATCH // EXAMPLES + 1)])
+    permutations = order_of(EXAMPLES)
+    stream = torch.cat([permutations.indices((0, 0), epoch) for epoch in range(STEPS * BATCH // EXAMPLES + 1)])
     for step in range(STEPS):
         order = stream[position : position + BATCH]
         position += BATCH

@@ -36,22 +36,24 @@ def test_every_example_is_seen_once_an_epoch(examples: int, batch: int) -> None:
     make = [
         DataOrder(examples=examples, batch=batch, seed=1, by_round="same", device=torch.device("cpu")) for _ in range(2)
     ]
-    stream = torch.cat([make[0].indices(0, step) for step in range(4 * examples)])[: 4 * examples]
+    stream = torch.cat([make[0].indices((0, 0), step) for step in range(4 * examples)])[: 4 * examples]
     for epoch in stream.split(examples):
         assert sorted(epoch.tolist()) == list(range(examples))
     for step in (37 % examples, 0, 5):
-        assert torch.equal(make[1].indices(0, step), torch.cat([make[0].indices(0, s) for s in [step]]))
+        assert torch.equal(make[1].indices((0, 0), step), torch.cat([make[0].indices((0, 0), s) for s in [step]]))
     assert examples < 4 or not torch.equal(stream[:examples], stream[examples : 2 * examples])
 
 
 def test_rounds_repeat_the_order_or_do_not() -> None:
-    """`same` gives every round round 0's batches; `fresh` does not."""
+    """`same` gives every round and draw round 0's batches; `fresh` gives each its own."""
     same, fresh = (
         DataOrder(examples=50, batch=7, seed=1, by_round=by, device=torch.device("cpu")) for by in ("same", "fresh")
     )
-    assert torch.equal(same.indices(0, 3), same.indices(4, 3))
-    assert not torch.equal(fresh.indices(0, 3), fresh.indices(4, 3))
-    assert torch.equal(fresh.indices(0, 3), same.indices(0, 3))
+    assert torch.equal(same.indices((0, 0), 3), same.indices((4, 0), 3))
+    assert not torch.equal(fresh.indices((0, 0), 3), fresh.indices((4, 0), 3))
+    assert torch.equal(fresh.indices((0, 0), 3), same.indices((0, 0), 3))
+    assert torch.equal(same.indices((4, 1), 3), same.indices((4, 0), 3))
+    assert not torch.equal(fresh.indices((4, 1), 3), fresh.indices((4, 0), 3))
 
 
 def test_lengths() -> None:

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from ltl.errors import LtlError
+from ltl.errors import LtlError, Stopped
 from ltl.results import write_atomic
 from ltl.training.module import MaskedTraining
 
@@ -19,22 +19,29 @@ _DIGEST = 32  # bytes of SHA-256, appended: torch.load ignores them
 
 
 class IntervalCheckpoint(Checkpoint):
-    """Writes the Lightning checkpoint `path` when a round ends, and at evaluations at least `every` seconds apart."""
+    """Writes the Lightning checkpoint `path` when a round ends, and at evaluations at least `every` seconds apart.
 
-    def __init__(self, *, path: Path, every: float) -> None:
-        self.path, self.every = path, every
+    At the first evaluation after `deadline`, on the clock of `time.monotonic`, it writes one and raises Stopped.
+    """
+
+    def __init__(self, *, path: Path, every: float, deadline: float) -> None:
+        self.path, self.every, self.deadline = path, every, deadline
         self._written = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the checkpoint if it is time."""
         assert isinstance(pl_module, MaskedTraining)
         ended = pl_module.position[1] == pl_module.timeline.length
-        late = time.monotonic() - self._written >= self.every
-        if ended or trainer.strategy.broadcast(late):  # the first process decides: all must take part
+        now = time.monotonic()
+        # The first process decides: all must take part.
+        late, over = trainer.strategy.broadcast((now - self._written >= self.every, now >= self.deadline))
+        if ended or late or over:
             for logger in trainer.loggers:
                 logger.save()  # a resumed run logs from the checkpoint on
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
+        if over:
+            raise Stopped
 
 
 class CheckedCheckpointIO(TorchCheckpointIO):

@@ -1,5 +1,6 @@
 """What the prune-rewind cycle asks of the module it works on: ltl's own, or anybody's."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import pytorch_lightning as pl
@@ -8,6 +9,7 @@ from torch.optim import Optimizer
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
+from ltl.training.start import Start
 from ltl.training.timeline import Position, Timeline
 
 
@@ -22,8 +24,12 @@ class Host(Protocol):
         """Return every network's parameters and buffers by name, as views."""
         ...
 
-    def hold(self, masks: Masks, fills: Tensors) -> None:
-        """Keep pruned weights at their fill from now on."""
+    def hold(self, starts: Sequence[Start]) -> None:
+        """Keep every network's pruned weights at its start's fill from now on."""
+        ...
+
+    def pruned(self) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+        """Return the parameters that have pruned entries, with a bool tensor that marks them."""
         ...
 
     def forget_lr(self) -> None:
@@ -50,17 +56,22 @@ class ForeignModule:
         """Return the module's own parameters and buffers."""
         return [dict(self.module.named_parameters()) | dict(self.module.named_buffers())]
 
-    def hold(self, masks: Masks, fills: Tensors) -> None:
+    def hold(self, starts: Sequence[Start]) -> None:
         """Set pruned weights to their fill, and mask their gradients from now on."""
+        (start,) = starts
         parameters = dict(self.module.named_parameters())
-        self._masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
-        self._fills = {name: fills[name] for name in self._masks if name in fills}
+        self._masks = {name: mask for name, mask in start.masks.items() if not bool(mask.all())}
+        self._fills = {name: start.fills[name] for name in self._masks if name in start.fills}
         self._weights = {name: parameters[name] for name in self._masks}
         self._float_masks = {name: mask.to(parameters[name].dtype) for name, mask in self._masks.items()}
         with torch.no_grad():
             for name, mask in self._masks.items():
                 self._weights[name].masked_fill_(~mask, 0)
         self.write_fills()
+
+    def pruned(self) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+        """Return the parameters that have pruned entries, with a bool tensor that marks them."""
+        return [(self._weights[name], ~mask) for name, mask in self._masks.items()]
 
     def forget_lr(self) -> None:
         """Do nothing: a foreign module's learning rate lives in its optimiser and scheduler."""

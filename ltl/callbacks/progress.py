@@ -1,6 +1,7 @@
 """What a person sees while a run trains: one bar with an ETA of the whole run, or plain lines without a terminal."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -8,9 +9,8 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ltl.callbacks.record import Cycle, Record
+from ltl.callbacks.record import Record
 from ltl.masks import density
-from ltl.results import Row
 from ltl.training.module import MaskedTraining
 
 _LINE_EVERY = 10.0  # seconds between plain lines
@@ -76,14 +76,15 @@ class RunProgress:
 class ShowProgress(pl.Callback):
     """Feeds the display of a run from one of its fits."""
 
-    def __init__(self, *, display: RunProgress, cycle: Cycle, record: Record, trial: str, rounds: int) -> None:
-        self.display, self.cycle, self.record, self.trial, self.rounds = display, cycle, record, trial, rounds
+    def __init__(self, *, display: RunProgress, record: Record, rounds: int) -> None:
+        self.display, self.record, self.rounds = display, record, rounds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count what a checkpoint says is done."""
         assert isinstance(pl_module, MaskedTraining)
         turn, step = pl_module.position
-        self.display.skip(self.record.steps_done + (step - pl_module.timeline.first[turn] if self.record.curve else 0))
+        done = self.record.steps_done + (step - pl_module.timeline.first[turn] if self.record.curves[0] else 0)
+        self.display.skip(done * pl_module.stack.size)
 
     def on_train_batch_end(
         self,
@@ -94,25 +95,33 @@ class ShowProgress(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Count the chunk."""
-        self.display.advance(batch[2] - batch[1])
+        assert isinstance(pl_module, MaskedTraining)
+        self.display.advance((batch[2] - batch[1]) * pl_module.stack.size)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Describe what is being trained, with the latest accuracy."""
-        assert isinstance(pl_module, MaskedTraining)
-        start = self.cycle.current
-        assert start is not None
-        ended = pl_module.position[1] == pl_module.timeline.length
-        row = self.record.rows[-1] if ended else self.record.curve[-1]
-        text = f"{self.trial} · {start.arm} · round {start.round} of {self.rounds} · {self._accuracy(row)}"
+        record, members = self.record, self.record.cycle.members
+        latest = record.latest
+        starts = [member.current for member in members]
+        rounds = _span([start.round for start in starts], "")
+        text = " · ".join(
+            [
+                _span(sorted(set(record.trials)), "trial "),
+                starts[0].arm,
+                f"round {rounds} of {self.rounds}",
+                f"density {_span([density(start.masks) for start in starts], '', '.2%')}",
+                *(
+                    f"{split} {_span([row[f'{split}_accuracy'] for row in latest], '', '.2%')}"
+                    for split in ("val", "test")
+                    if all(row.get(f"{split}_accuracy") is not None for row in latest)
+                ),
+            ]
+        )
         self.display.describe(text)
         self.display.line(text, force=False)
 
-    def _accuracy(self, row: Row) -> str:
-        start = self.cycle.current
-        assert start is not None
-        shown = [
-            f"{split} {row[f'{split}_accuracy']:.2%}"
-            for split in ("val", "test")
-            if row.get(f"{split}_accuracy") is not None
-        ]
-        return " · ".join([f"density {density(start.masks):.2%}", *shown])
+
+def _span(values: Sequence[float], word: str, form: str = "") -> str:
+    """Return one value, or the least and the greatest."""
+    low, high = (format(value, form) for value in (min(values), max(values)))
+    return f"{word}{low}" if low == high else f"{word}{low}–{high}"

@@ -1,13 +1,14 @@
 """Evaluates at every interval, and writes the row, the layers and the ticket of each round when it ends."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 
-from ltl.errors import LtlError
+from ltl.errors import Diverged
 from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
@@ -19,49 +20,60 @@ from ltl.training.start import Start
 CENSORED = 0.95  # a lowest validation loss in the last 5% of a round may not be the lowest
 
 
-class Cycle(Protocol):
-    """The callback that says which start is being trained."""
+class Member(Protocol):
+    """One of the networks that are trained side by side."""
+
+    init_sha256: str  # of `theta_0`
+    lost: bool  # whether its loss was no finite number: it is trained along, but not recorded any more
 
     @property
-    def current(self) -> Start | None:
+    def current(self) -> Start:
         """What is being trained."""
 
     @property
     def theta_0(self) -> Tensors:
         """The initialisation that it goes back to."""
 
+
+class Cycle(Protocol):
+    """The callback that says what is being trained."""
+
     @property
-    def init_sha256(self) -> str:
-        """The hash of `theta_0`."""
+    def members(self) -> Sequence[Member]:
+        """The networks."""
 
 
 class Record(pl.Callback):
     """Keeps the evaluations of the round and hands on each finished round as rows, with its start.
 
     `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(start, row, layers)` writes
-    those of a round before the checkpoint that holds them, so that a resumed run writes the same ones again. `identity`
-    are the columns that all rows share (trial); `hardware` counts the changes of hardware that resumes have made.
+    those of a round before the checkpoint that holds them, so that a resumed run writes the same ones again. `trials`
+    numbers the trial of each network; `hardware` counts the changes of hardware that resumes have made. Seconds are
+    shared evenly among the networks.
     """
 
     def __init__(
         self,
         *,
         cycle: Cycle,
-        identity: Row,
+        trials: Sequence[int],
         hardware: int,
         eval_batch: int,
         begin: Callable[["Record"], None],
         finish: Callable[[Start, Row, list[Row]], None],
+        write: Callable[[], None],
         first_step: int,
     ) -> None:
-        self.cycle, self.identity, self.hardware, self.eval_batch = cycle, identity, hardware, eval_batch
-        self.begin, self.finish = begin, finish
+        self.cycle, self.trials, self.hardware, self.eval_batch = cycle, trials, hardware, eval_batch
+        self.begin, self.finish, self.write = begin, finish, write
         self.first_step = first_step  # on the loggers' axis, which runs on over all fits of a run
-        self.curve: list[Row] = []
+        self.curves: list[list[Row]] = [[] for _ in trials]
         self.rows: list[Row] = []
         self.layer_rows: list[Row] = []
         self.steps_done = 0
         self.eval_seconds = 0.0
+        self.lost: dict[int, str] = {}  # by number of the network, why
+        self.latest: list[Row] = []  # what the last evaluation showed
         self._seconds = 0.0
         self._module: MaskedTraining | None = None
 
@@ -74,46 +86,42 @@ class Record(pl.Callback):
         """Take up the clock and the rows of a checkpoint, if there is one."""
         assert self._module is not None
         self._module.seconds = self._seconds
+        for number in self.lost:
+            self.cycle.members[number].lost = True
         self.begin(self)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate; at the end of a round also write its records."""
-        module, start = self._module, self.cycle.current
+        """Evaluate every network; at the end of a round also write its records."""
+        module = self._module
         assert module is not None
-        assert start is not None
         if module.device.type == "cuda":
             begun = time.perf_counter()
             torch.cuda.synchronize()
             module.seconds += time.perf_counter() - begun
         begun = time.perf_counter()
-        step, ended = module.position[1], module.position[1] == module.timeline.length
+        step = module.position[1]
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
-        train_loss = float(summed) / max(1, module.interval_steps)
-        module.interval_loss, module.interval_steps = torch.zeros(()), 0
-        point: Row = {"step": step, "train_loss": train_loss, "lr": module.lr()}
-        if not torch.isfinite(torch.tensor(point["train_loss"])):
-            raise LtlError(
-                f"the training loss is {point['train_loss']} before step {step} of round {start.round} "
-                f"({start.arm}, trial {self.identity['trial']}): lower optimizer.lr, or set clip=1.0; "
-                "finished rounds are kept."
-            )
-        dataset, network = module.dataset, module.network
-        context = trainer.precision_plugin.forward_context
-        with context():
-            if len(dataset.validation.targets):
-                loss, accuracy = evaluate(network, dataset, dataset.validation, self.eval_batch)
-                point |= {"val_loss": loss, "val_accuracy": accuracy}
-            best = min((p["val_loss"] for p in self.curve if "val_loss" in p), default=torch.inf)
-            if ended or point.get("val_loss", torch.inf) < best:
-                loss, accuracy = evaluate(network, dataset, dataset.test, self.eval_batch)
-                point |= {"test_loss": loss, "test_accuracy": accuracy}
-        self.curve.append(point)
+        losses = [float(one) / max(1, module.interval_steps) for one in summed]
+        module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
         done = self.steps_done + step - module.timeline.first[module.position[0]]
-        self._log(trainer, {**self._identity(start), "total_step": done, **point}, done)
+        module.stack.eval()
+        self._find_lost(losses, step)
+        self.latest = []
+        for number, (member, loss) in enumerate(zip(self.cycle.members, losses, strict=True)):
+            if number in self.lost:
+                continue
+            point = self._evaluated(number, {"step": step, "train_loss": loss, "lr": module.lr()}, trainer)
+            self.latest.append(point)
+            self.curves[number].append(point)
+            identity = self._identity(number, member.current)
+            for logger in trainer.loggers:  # every network has its own place on their axis
+                place = self.first_step + done * len(losses) + number
+                logger.log_metrics({**identity, "total_step": done, **point}, step=place)
         self.eval_seconds += time.perf_counter() - begun
-        if ended:
-            self._finish(module, start, trainer)
+        if step == module.timeline.length:
+            self._finish(module, trainer)
             self.steps_done = done
+        module.stack.train()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain values."""
@@ -126,26 +134,62 @@ class Record(pl.Callback):
             setattr(self, name, state_dict[name])
         self._seconds = state_dict["seconds"]
 
-    _KEPT = ("curve", "rows", "layer_rows", "steps_done", "eval_seconds")
+    _KEPT = ("curves", "rows", "layer_rows", "steps_done", "eval_seconds", "lost")
 
-    def _identity(self, start: Start) -> Row:
-        return {**self.identity, "arm": start.arm, "draw": start.draw, "round": start.round}
+    def _identity(self, number: int, start: Start) -> Row:
+        return {"trial": self.trials[number], "arm": start.arm, "draw": start.draw, "round": start.round}
 
-    def _log(self, trainer: pl.Trainer, metrics: Row, done: int) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=self.first_step + done)
+    def _find_lost(self, losses: Sequence[float], step: int) -> None:
+        """Mark the networks whose loss is no finite number; Diverged if no other is left."""
+        for number, (member, loss) in enumerate(zip(self.cycle.members, losses, strict=True)):
+            if not math.isfinite(loss) and number not in self.lost:
+                start = member.current
+                self.lost[number] = (
+                    f"the training loss is {loss} before step {step} of round {start.round} ({start.arm}, trial "
+                    f"{self.trials[number]}): lower optimizer.lr, or set clip=1.0; finished rounds are kept."
+                )
+                member.lost = True
+        if len(self.lost) == len(losses):
+            raise Diverged(next(iter(self.lost.values())))
 
-    def _finish(self, module: MaskedTraining, start: Start, trainer: pl.Trainer) -> None:
-        begun = time.perf_counter()
-        dataset = module.dataset
+    def _evaluated(self, number: int, point: Row, trainer: pl.Trainer) -> Row:
+        """Return `point` with what an evaluation of network `number` shows."""
+        module = self._module
+        assert module is not None
+        step, dataset, network = point["step"], module.dataset, module.stack.alone(number)
         with trainer.precision_plugin.forward_context():
-            train_loss, train_accuracy = evaluate(module.network, dataset, dataset.train, self.eval_batch)
+            if len(dataset.validation.targets):
+                loss, accuracy = evaluate(network, dataset, dataset.validation, self.eval_batch)
+                point |= {"val_loss": loss, "val_accuracy": accuracy}
+            best = min((p["val_loss"] for p in self.curves[number] if "val_loss" in p), default=torch.inf)
+            if step == module.timeline.length or point.get("val_loss", torch.inf) < best:
+                loss, accuracy = evaluate(network, dataset, dataset.test, self.eval_batch)
+                point |= {"test_loss": loss, "test_accuracy": accuracy}
+        return point
+
+    def _finish(self, module: MaskedTraining, trainer: pl.Trainer) -> None:
+        """Hand on the rows of a round that has ended, and begin to record the next."""
+        begun = time.perf_counter()
+        trained = {}
+        for number in set(range(len(self.trials))) - set(self.lost):
+            with trainer.precision_plugin.forward_context():
+                network, dataset = module.stack.alone(number), module.dataset
+                trained[number] = evaluate(network, dataset, dataset.train, self.eval_batch)
         self.eval_seconds += time.perf_counter() - begun
-        now = module.networks()[0]
-        on_path = live(module.network, dataset.input_shape, start.masks)
-        last, steps = self.curve[-1], module.timeline.length - start.step
+        networks = module.networks()
+        for number, (loss, accuracy) in trained.items():
+            self._finish_one(number, networks[number], loss, accuracy)
+        self.write()
+        self.curves, self.eval_seconds, module.seconds = [[] for _ in self.trials], 0.0, 0.0
+
+    def _finish_one(self, number: int, now: Tensors, train_loss: float, train_accuracy: float) -> None:
+        module, member, curve = self._module, self.cycle.members[number], self.curves[number]
+        assert module is not None
+        start, length = member.current, module.timeline.length
+        on_path = live(module.stack.skeleton, module.dataset.input_shape, start.masks)
+        last, steps = curve[-1], length - start.step
         row: Row = {
-            **self._identity(start),
+            **self._identity(number, start),
             "density": density(start.masks),
             "weights_left": kept(start.masks),
             "effective_density": density(on_path),
@@ -156,30 +200,32 @@ class Record(pl.Callback):
                 for split in ("val", "test")
                 for what in ("accuracy", "loss")
             },
-            **self._early_stop(module.timeline.length),
-            "best_test_accuracy": max(point["test_accuracy"] for point in self.curve if "test_accuracy" in point),
+            **_early_stop(curve, length),
+            "best_test_accuracy": max(point["test_accuracy"] for point in curve if "test_accuracy" in point),
             "steps": steps,
             "total_steps": start.search_steps + steps,
-            "seconds": module.seconds,
-            "eval_seconds": self.eval_seconds,
-            "init_sha256": self.cycle.init_sha256,
+            "seconds": module.seconds / len(self.trials),
+            "eval_seconds": self.eval_seconds / len(self.trials),
+            "init_sha256": member.init_sha256,
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware,
         }
-        layers = layer_rows(now, start, self.cycle.theta_0, on_path)
+        layers = [
+            {**self._identity(number, start), **layer} for layer in layer_rows(now, start, member.theta_0, on_path)
+        ]
         self.rows.append(row)
-        self.layer_rows += [{**self._identity(start), **layer} for layer in layers]
-        self.finish(start, row, self.layer_rows[-len(layers) :])
-        self.curve, self.eval_seconds, module.seconds = [], 0.0, 0.0
+        self.layer_rows += layers
+        self.finish(start, row, layers)
 
-    def _early_stop(self, length: int) -> Row:
-        """The first evaluation with the lowest validation loss, found afterwards (Frankle & Carbin 2019, App. C)."""
-        judged = [point for point in self.curve if "val_loss" in point]
-        if not judged:
-            return {}
-        best = min(judged, key=lambda point: float(point["val_loss"]))
-        return {
-            "early_stop_step": best["step"],
-            "early_stop_censored": int(best["step"] > CENSORED * length),
-            "early_stop_test_accuracy": best["test_accuracy"],
-        }
+
+def _early_stop(curve: Sequence[Row], length: int) -> Row:
+    """The first evaluation with the lowest validation loss, found afterwards (Frankle & Carbin 2019, App. C)."""
+    judged = [point for point in curve if "val_loss" in point]
+    if not judged:
+        return {}
+    best = min(judged, key=lambda point: float(point["val_loss"]))
+    return {
+        "early_stop_step": best["step"],
+        "early_stop_censored": int(best["step"] > CENSORED * length),
+        "early_stop_test_accuracy": best["test_accuracy"],
+    }

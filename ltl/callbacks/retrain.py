@@ -12,28 +12,42 @@ from ltl.training.module import MaskedTraining
 from ltl.training.start import Start
 
 
-class Retrain(pl.Callback):
-    """Trains each of `starts` with a fresh optimiser; nothing is pruned on the way.
+class Given:
+    """What one network is trained from, at one turn after another; each start is a function, called when it is due."""
 
-    Each start is a function, called when its turn comes, so that only one is held at a time.
-    """
-
-    def __init__(self, *, starts: Sequence[Callable[[], Start]]) -> None:
+    def __init__(self, starts: Sequence[Callable[[], Start]]) -> None:
         self.starts = starts
-        self.current: Start | None = None
-        self.fresh: list[optimizer_state.State] = []
-        self.module: MaskedTraining | None = None
+        self.start: Start | None = None
+        self.init_sha256 = ""
+        self.lost = False
+
+    @property
+    def current(self) -> Start:
+        """What is being trained."""
+        assert self.start is not None
+        return self.start
 
     @property
     def theta_0(self) -> Tensors:
         """The weights that the current start began from."""
-        assert self.current is not None
         return self.current.theta
 
-    @property
-    def init_sha256(self) -> str:
-        """The hash of `theta_0`."""
-        return tensors_sha256(self.theta_0)
+    def take(self, turn: int, like: Tensors) -> None:
+        """Take the start of a turn, on the devices of `like`."""
+        self.start = self.starts[turn]().on(like)
+        self.init_sha256 = tensors_sha256(self.start.theta)
+
+
+class Retrain(pl.Callback):
+    """Trains networks side by side from the starts of `members`, with a fresh optimiser at every turn.
+
+    Nothing is pruned on the way.
+    """
+
+    def __init__(self, *, members: Sequence[Given]) -> None:
+        self.members = list(members)
+        self.fresh: list[optimizer_state.State] = []
+        self.module: MaskedTraining | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the module."""
@@ -41,27 +55,27 @@ class Retrain(pl.Callback):
         self.module = pl_module
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the first start, or take up where the checkpoint left off."""
+        """Set the first starts, or take up where the checkpoint left off."""
         assert isinstance(pl_module, MaskedTraining)
         if not self.fresh:
             self.fresh = [optimizer_state.saved(optimizer) for optimizer in trainer.optimizers]
-            self._set(0, trainer, pl_module)
-        else:
-            self.current = self.starts[pl_module.position[0]]().on(pl_module.networks()[0])
-            pl_module.hold(self.current.masks, self.current.fills)
-            pl_module.forget_lr()
+            self._set(0, pl_module)
+            return
+        self._take(pl_module.position[0], pl_module)
+        pl_module.hold([member.current for member in self.members])
+        pl_module.forget_lr()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on to the next start when one has been trained to its end."""
+        """Go on to the next turn when one has been trained to its end."""
         assert isinstance(pl_module, MaskedTraining)
         turn, step = pl_module.position
-        if step == pl_module.timeline.length and turn + 1 < len(self.starts):
+        if step == pl_module.timeline.length and turn + 1 < len(pl_module.timeline.first):
             for optimizer, state in zip(trainer.optimizers, self.fresh, strict=True):
                 optimizer_state.restore(optimizer, state)
-            self._set(turn + 1, trainer, pl_module)
+            self._set(turn + 1, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state as tensors and plain values."""
+        """Return the whole state as tensors and plain values: the starts themselves are made again."""
         assert self.module is not None
         return {"fresh": self.fresh, "position": list(self.module.position)}
 
@@ -72,12 +86,16 @@ class Retrain(pl.Callback):
         turn, step = state_dict["position"]
         self.module.position = (turn, step)
 
-    def _set(self, turn: int, trainer: pl.Trainer, module: MaskedTraining) -> None:
-        now = module.networks()[0]
-        self.current = self.starts[turn]().on(now)
+    def _take(self, turn: int, module: MaskedTraining) -> None:
+        for member, now in zip(self.members, module.networks(), strict=True):
+            member.take(turn, now)
+
+    def _set(self, turn: int, module: MaskedTraining) -> None:
+        self._take(turn, module)
         with torch.no_grad():
-            for name, tensor in now.items():
-                tensor.copy_(self.current.theta[name])
-        module.position = (turn, self.current.step)
-        module.hold(self.current.masks, self.current.fills)
+            for member, now in zip(self.members, module.networks(), strict=True):
+                for name, tensor in now.items():
+                    tensor.copy_(member.theta_0[name])
+        module.position = (turn, self.members[0].current.step)
+        module.hold([member.current for member in self.members])
         module.forget_lr()

@@ -1,6 +1,6 @@
 """A data set held whole as tensors: its splits, its batches by index, its loss and its metric."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -69,6 +69,16 @@ class Dataset:
         if generator is None:
             raise LtlError("dataset.augment=true needs a generator for each batch, got None: pass a torch.Generator.")
         return self.augment(inputs, generator), targets
+
+    def batches(self, indices: Sequence[Tensor], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Return the batches of several networks as (R, b, *), each at its own indices (b,), with its own draws."""
+        if self.augment is None:
+            flat = indices[0] if len(indices) == 1 else torch.cat(list(indices))
+            inputs, targets = self.batch(flat, None)
+            return inputs.view(len(indices), -1, *inputs.shape[1:]), targets.view(len(indices), -1, *targets.shape[1:])
+        parts = [self.batch(*one) for one in zip(indices, generators, strict=True)]
+        inputs, targets = (torch.stack(part) for part in zip(*parts, strict=True))
+        return inputs, targets
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"] = "mean") -> Tensor:
         """Return the cross entropy in nats of logits `outputs` (b, classes) against `targets` (b,)."""

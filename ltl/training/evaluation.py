@@ -1,22 +1,21 @@
 """Loss and accuracy of a network on a whole split."""
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor
 
 from ltl.datasets.dataset import Dataset, Split
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, dataset: Dataset, split: Split, batch: int) -> tuple[float, float]:
-    """Return (mean loss, metric) of `network` in evaluation mode on `split`, `batch` examples at a time."""
-    was_training = network.training
-    network.eval()
+def evaluate(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split, batch: int) -> tuple[float, float]:
+    """Return (mean loss, metric) of `network`, which is in evaluation mode, on `split`, `batch` examples at a time."""
     metric = dataset.metric().to(split.inputs.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.inputs.device)
     for inputs, targets in zip(torch.split(split.inputs, batch), torch.split(split.targets, batch), strict=True):
         outputs = network(inputs).float()
         loss += dataset.loss(outputs, targets, reduction="sum")
         metric.update(outputs, targets)
-    network.train(was_training)
     shortest = str(metric.compute().cpu().numpy())  # the float32 0.94, not 0.9399999976158142
     return float(loss / len(split.targets)), float(shortest)

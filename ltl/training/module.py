@@ -1,7 +1,9 @@
-"""The LightningModule that trains a masked network, f(x; m ⊙ θ), many optimiser steps at a time."""
+"""The LightningModule that trains masked networks, f(x; m ⊙ θ), many optimiser steps at a time."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,56 +12,71 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ltl.datasets.dataset import Dataset
-from ltl.masks import Masks, Tensors
-from ltl.models.dropout import Dropout
+from ltl.masks import Tensors, density
+from ltl.models.stack import Stack
 from ltl.rng import stream_seed
 from ltl.training.order import DataOrder
+from ltl.training.sparse import SparseChain
+from ltl.training.start import Start
 from ltl.training.timeline import Position, Timeline
 
 
+@dataclass(frozen=True)
+class Streams:
+    """What one network draws while it trains."""
+
+    order: DataOrder
+    augmentation_seed: int  # of crops, flips and dropout
+
+
 class MaskedTraining(pl.LightningModule):
-    """Trains `network` on `dataset` with pruned weights held at their fill (0 unless the method says otherwise).
+    """Trains networks of one architecture side by side, with pruned weights held at their fill (0 if nothing is said).
 
     One Lightning batch is a chunk of optimiser steps. Gradients are multiplied by the mask before clipping, and weights
-    are set to m ⊙ θ when the mask changes: bit-identical to multiplying in the forward pass (DESIGN §3).
-    `optimizer` is given the parameters; `lr_schedule` maps a step to a multiple of its learning rate.
+    are set to m ⊙ θ when the mask changes: bit-identical to multiplying in the forward pass (DESIGN §3). Every network
+    has its own `streams`; `optimizer` is given the parameters of all and must treat each entry by itself, as SGD and
+    Adam do; `lr_schedule` maps a step to a multiple of its learning rate.
     """
 
     def __init__(
         self,
         *,
-        network: nn.Module,
+        networks: Sequence[nn.Module],
+        streams: Sequence[Streams],
         dataset: Dataset,
-        order: DataOrder,
         timeline: Timeline,
         optimizer: Callable[..., Optimizer],
         lr_schedule: Callable[[int], float],
         clip: float | None,
-        augmentation_seed: int,
+        sparse_below: float,
+        stacked: bool,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.network, self.dataset, self.order, self.timeline = network, dataset, order, timeline
+        self.stack = Stack(networks, stacked=stacked)
+        self.streams, self.dataset, self.timeline = streams, dataset, timeline
         self.build_optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
-        self.augmentation_seed = augmentation_seed
+        self.sparse_below = sparse_below  # the density from which on perceptrons train by sparse products
         self.position: Position = (0, timeline.first[0])
         self.lr_held = False  # the learning rate stays at the schedule's last value
         self.seconds = 0.0  # training alone, since reset by whoever records it
-        self.interval_loss = torch.zeros(())  # summed on the device since the last evaluation
+        self.interval_loss = torch.zeros(len(networks))  # summed on the device since the last evaluation
         self.interval_steps = 0
-        self._draws = [module for module in network.modules() if isinstance(module, Dropout)]
-        self._augments = dataset.augment is not None
-        self._generator = torch.Generator(device=dataset.train.inputs.device)
+        self._keys = [(0, 0)] * len(networks)
+        self._draws = dataset.augment is not None or self.stack.draws
+        device = dataset.train.inputs.device
+        self._generators = [torch.Generator(device=device) for _ in networks]
         self._weights: list[nn.Parameter] = []
         self._float_masks: list[Tensor] = []
-        self._fills: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        self._fills: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._sparse: SparseChain | None = None
         self._base_lrs: list[float] = []
         self._lr_factor: float | None = None
         self._rank, self._processes, self._autocast = 0, 1, False
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimiser over all parameters."""
-        optimizer = self.build_optimizer(self.network.parameters())
+        optimizer = self.build_optimizer(self.stack.parameters())
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 
@@ -69,23 +86,34 @@ class MaskedTraining(pl.LightningModule):
 
     def networks(self) -> list[Tensors]:
         """Return every network's parameters and buffers by name, as views on the storage that is trained."""
-        return [dict(self.network.named_parameters()) | dict(self.network.named_buffers())]
+        return self.stack.members()
 
-    def hold(self, masks: Masks, fills: Tensors) -> None:
-        """Keep pruned weights at `fills` (0 where it has no entry) from now on, and set them to it."""
-        parameters = dict(self.network.named_parameters())
-        sparse = {name: mask for name, mask in masks.items() if not bool(mask.all())}
-        self._weights = [parameters[name] for name in sparse]
-        self._float_masks = [mask.to(parameters[name].dtype) for name, mask in sparse.items()]
+    def hold(self, starts: Sequence[Start]) -> None:
+        """Keep each network's pruned weights at its start's fill from now on, and set them to it."""
+        self._keys = [(start.round, start.draw) for start in starts]
+        names = [name for name in starts[0].masks if not all(bool(start.masks[name].all()) for start in starts)]
+        self._weights = [self.stack.stacked(name) for name in names]
+        self._float_masks = [
+            self._like(weight, [start.masks[name] for start in starts])
+            for name, weight in zip(names, self._weights, strict=True)
+        ]
         self._fills = []
         with torch.no_grad():
-            for name, mask in sparse.items():
-                fill = fills.get(name)
-                parameters[name].masked_fill_(~mask, 0) if fill is None else parameters[name].copy_(
-                    torch.where(mask, parameters[name], fill)
-                )
-                if fill is not None:
-                    self._fills.append((parameters[name], ~mask, fill))
+            for start, now in zip(starts, self.networks(), strict=True):
+                for name in names:
+                    pruned, fill = ~start.masks[name], start.fills.get(name)
+                    now[name].masked_fill_(pruned, 0)
+                    if fill is not None:
+                        now[name].copy_(torch.where(pruned, fill, now[name]))
+                        self._fills.append((now[name].detach(), pruned, fill))
+        masks = [start.masks for start in starts]
+        possible = self.stack.chain and names and not self._fills and self._processes == 1
+        pays = possible and sum(map(density, masks)) <= self.sparse_below * len(masks)
+        self._sparse = SparseChain(self.stack, masks) if pays else None
+
+    def pruned(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return the parameters that have pruned entries, with a bool tensor that marks them."""
+        return [(weight, mask == 0) for weight, mask in zip(self._weights, self._float_masks, strict=True)]
 
     def on_fit_start(self) -> None:
         """Look up once what every step asks."""
@@ -106,49 +134,70 @@ class MaskedTraining(pl.LightningModule):
         turn, start, stop = chunk
         lightning_optimizer: Any = self.optimizers()
         optimizer: Optimizer = lightning_optimizer.optimizer
-        total = torch.zeros((), device=self.device)
-        for step in range(start, stop):
-            inputs, targets = self._batch(turn, step)
-            self._set_lr(optimizer, step)
-            loss = self.masked_step(inputs, targets, lightning_optimizer if step == stop - 1 else optimizer)
-            total += loss
+        total = torch.zeros(self.stack.size, device=self.device)
+        with self._sparse.lifted(optimizer) if self._sparse else nullcontext():
+            for step in range(start, stop):
+                inputs, targets = self._batch(step)
+                self._set_lr(optimizer, step)
+                total += self.masked_step(inputs, targets, lightning_optimizer if step == stop - 1 else optimizer)
         self.position = (turn, stop)
         self.interval_loss = self.interval_loss.to(total.device) + total
         self.interval_steps += stop - start
         self.seconds += time.perf_counter() - begun
 
     def masked_step(self, inputs: Tensor, targets: Tensor, optimizer: Any) -> Tensor:
-        """Do one optimiser step on a batch: backward, mask, clip, step; return the detached loss."""
-        loss = self.dataset.loss(self.network(inputs), targets)
-        if self._processes > 1:
-            self.manual_backward(loss)
+        """Do one optimiser step on batches (R, b, *): backward, mask, clip, step; return the detached losses (R,)."""
+        outputs = self._sparse(inputs) if self._sparse else self.stack(inputs)
+        if self.stack.plain:
+            losses = self.dataset.loss(outputs[0], targets[0]).unsqueeze(0)
         else:
-            torch.autograd.backward(loss)
-        if self._float_masks:
+            each = self.dataset.loss(outputs.flatten(0, 1), targets.flatten(0, 1), reduction="none")
+            losses = each.view(self.stack.size, -1).mean(1)
+        if self._processes > 1:
+            self.manual_backward(losses.sum())
+        else:
+            torch.autograd.backward(losses.sum())
+        if self._float_masks and not self._sparse:
             gradients = [weight.grad for weight in self._weights if weight.grad is not None]
             torch._foreach_mul_(gradients, self._float_masks)
         if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+            self._clip(self.clip)
         optimizer.step()
         optimizer.zero_grad()
         for weight, pruned, fill in self._fills:
-            weight.data[pruned] = fill[pruned]
+            weight[pruned] = fill[pruned]
         if self._autocast:
             torch.clear_autocast_cache()  # it holds low-precision copies of the weights before this step
-        return loss.detach()
+        return losses.detach()
 
-    def _batch(self, turn: int, step: int) -> tuple[Tensor, Tensor]:
-        indices = self.order.indices(turn, step)
+    def _clip(self, largest: float) -> None:
+        """Scale each network's gradient down to the norm `largest`, if it is longer."""
+        if self.stack.plain:
+            nn.utils.clip_grad_norm_(self._sparse.parameters() if self._sparse else self.stack.parameters(), largest)
+            return
+        parts = [one.grad.unbind() for one in self.stack.parameters() if one.grad is not None]
+        parts += self._sparse.gradients() if self._sparse else []
+        for mine in zip(*parts, strict=True):
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in mine]))
+            factor = (largest / (norm + 1e-6)).clamp(max=1)
+            for part in mine:
+                part.mul_(factor)
+
+    def _like(self, weight: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """Return the masks of all networks as numbers, laid out in memory as `weight`."""
+        stacked = masks[0] if self.stack.plain else torch.stack(list(masks))
+        return torch.empty_like(weight, requires_grad=False).copy_(stacked)
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        indices = [one.order.indices(key, step) for one, key in zip(self.streams, self._keys, strict=True)]
         if self._processes > 1:
-            indices = indices[self._rank :: self._processes]
-        if not self._augments and not self._draws:
-            return self.dataset.batch(indices, None)
-        key = 0 if self.order.by_round == "same" else turn
-        keys = (key, step, self._rank)
-        self._generator.manual_seed(stream_seed("augmentation", self.augmentation_seed, *keys))
-        for module in self._draws:
-            module.generator = self._generator
-        return self.dataset.batch(indices, self._generator)
+            indices = [one[self._rank :: self._processes] for one in indices]
+        if self._draws:
+            for streams, (turn, draw), source in zip(self.streams, self._keys, self._generators, strict=True):
+                keys = (*streams.order.key((turn, draw)), step, self._rank)
+                source.manual_seed(stream_seed("augmentation", streams.augmentation_seed, *keys))
+            self.stack.generators = self._generators
+        return self.dataset.batches(indices, self._generators)
 
     def _set_lr(self, optimizer: Optimizer, step: int) -> None:
         factor = self.lr_schedule(self.timeline.length - 1 if self.lr_held else step)

@@ -1,12 +1,11 @@
 """Optimiser state set aside and brought back through the public state_dict and load_state_dict alone."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.optim import Optimizer
-
-from ltl.masks import Masks
 
 State = dict[str, Any]
 
@@ -21,18 +20,21 @@ def restore(optimizer: Optimizer, state: State) -> None:
     optimizer.load_state_dict(copy.deepcopy(state))
 
 
-def zero_pruned(optimizer: Optimizer, names: dict[int, str], masks: Masks) -> None:
-    """Set every slot (momentum, Adam moments …) of a pruned weight to 0: carried momentum would move it.
+def zero_pruned(optimizer: Optimizer, pruned: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Set every slot (momentum, Adam moments …) of pruned weights to 0: carried momentum would move them.
 
-    `names` maps id(parameter) to its name.
+    `pruned` pairs a parameter with a bool tensor that marks its pruned entries.
     """
+    if not pruned or not optimizer.state:
+        return
     state = copy.deepcopy(optimizer.state_dict())
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    marks = {id(parameter): mark for parameter, mark in pruned}
     for index, slots in state["state"].items():
-        mask = masks.get(names.get(id(order[index]), ""))
-        if mask is None:
+        mark = marks.get(id(order[index]))
+        if mark is None:
             continue
         for slot in slots.values():
-            if isinstance(slot, torch.Tensor) and slot.shape == mask.shape:
-                slot.masked_fill_(~mask.to(slot.device), 0)
+            if isinstance(slot, Tensor) and slot.shape == mark.shape:
+                slot.masked_fill_(mark.to(slot.device), 0)
     optimizer.load_state_dict(state)

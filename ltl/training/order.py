@@ -13,18 +13,23 @@ class DataOrder:
 
     Batch t holds positions t·batch … (t+1)·batch − 1 of the permutations laid end to end, so every example is seen
     once an epoch and every batch is full. The permutation is keyed by the data epoch within the round, hence any step's
-    batch can be had without those before it. `by_round="fresh"` draws other permutations in every round.
+    batch can be had without those before it. `by_round="fresh"` draws other permutations in every round, and in
+    every draw of a control but the first, which shares its ticket's.
     """
 
     def __init__(
         self, *, examples: int, batch: int, seed: int, by_round: Literal["same", "fresh"], device: torch.device
     ) -> None:
         self.examples, self.batch, self.seed, self.by_round, self.device = examples, batch, seed, by_round, device
-        self._epochs: dict[tuple[int, int], Tensor] = {}
+        self._epochs: dict[tuple[int, ...], Tensor] = {}
 
-    def indices(self, turn: int, step: int) -> Tensor:
-        """Return the indices (batch,) of optimiser step `step` in round `turn`."""
-        key = 0 if self.by_round == "same" else turn
+    def key(self, turn: tuple[int, int]) -> tuple[int, ...]:
+        """Return what tells the order of `turn`, a round and a draw of its control, from those of others."""
+        return (0,) if self.by_round == "same" else turn if turn[1] else turn[:1]
+
+    def indices(self, turn: tuple[int, int], step: int) -> Tensor:
+        """Return the indices (batch,) of optimiser step `step` in `turn`: a round, and a draw of its control."""
+        key = self.key(turn)
         first, begin = divmod(step * self.batch, self.examples)
         end = begin + self.batch
         if end <= self.examples:
@@ -35,10 +40,11 @@ class DataOrder:
             begin, end, epoch = begin - self.examples, end - self.examples, epoch + 1
         return torch.cat(parts)
 
-    def _permutation(self, key: int, epoch: int) -> Tensor:
-        if (key, epoch) not in self._epochs:
+    def _permutation(self, key: tuple[int, ...], epoch: int) -> Tensor:
+        name = (*key, epoch)
+        if name not in self._epochs:
             while len(self._epochs) > 1:
                 del self._epochs[next(iter(self._epochs))]
-            source = generator("order", self.seed, key, epoch)
-            self._epochs[key, epoch] = torch.randperm(self.examples, generator=source).to(self.device)
-        return self._epochs[key, epoch]
+            source = generator("order", self.seed, *name)
+            self._epochs[name] = torch.randperm(self.examples, generator=source).to(self.device)
+        return self._epochs[name]

@@ -1,0 +1,152 @@
+"""Networks that train side by side are what each is alone: the same masks, and weights equal up to reassociation."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import CONF, composed
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ltl import build, fit
+from ltl.callbacks.progress import RunProgress
+from ltl.callbacks.prune_rewind import PruneRewind
+from ltl.datasets.dataset import Split
+from ltl.experiment import Experiment
+from ltl.masks import Tensors
+from ltl.results import read_table
+from ltl.tickets import load
+
+PRUNERS = sorted(path.stem for path in (CONF / "pruner").glob("*.yaml"))
+FAMILIES = {
+    "perceptron": ("model=lenet_300_100", "model.widths=[12,8]"),
+    "dropout": ("model=lenet_300_100", "model.widths=[12,8]", "model.dropout=0.3"),
+    "convolution": ("model=conv2", "model.blocks=[3]", "model.widths=[8]", "model.dropout=0.3", "batch=20"),
+    "batch_norm": ("model=resnet20", "model.width=2", "model.blocks=[1,1]", "batch=20", "dataset.augment=true"),
+    "attention": ("model=lenet_300_100", "~model.widths", "~model.dropout", "model._target_=test_stack.Attention"),
+}
+OPTIMIZERS = {
+    "sgd": ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.weight_decay=0.001", "optimizer.lr=0.05"),
+    "adam": ("optimizer=adam",),
+    "adamw": ("optimizer=adamw", "optimizer.weight_decay=0.1"),
+}
+
+
+class Attention(nn.Module):
+    """One block of self-attention over the rows of an image."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        width = input_shape[-1]
+        self.query, self.key, self.value = (nn.Linear(width, 6, bias=False) for _ in range(3))
+        self.output = nn.Linear(6, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = inputs.flatten(1, 2)
+        mixed = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
+        outputs: Tensor = self.output(mixed.mean(1))
+        return outputs
+
+
+class Double(Experiment):
+    """An experiment in float64."""
+
+    def network(self, model: Callable[..., nn.Module], source: torch.Generator) -> nn.Module:  # type: ignore[override]
+        """Return the network in float64."""
+        return super().network(model, source).double()  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, list[Tensors]]]:
+    """Run an experiment in float64; return its folder and the weights of each trial at the end of its search."""
+    ends: list[Tensors] = []
+    make = pl.Trainer.__init__
+
+    class Ends(pl.Callback):
+        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            ends.extend({name: value.detach().clone() for name, value in one.items()} for one in pl_module.networks())  # type: ignore[operator]
+
+    def patched(self: pl.Trainer, *args: object, callbacks: list[pl.Callback], **kwargs: object) -> None:
+        search = any(isinstance(one, PruneRewind) for one in callbacks)
+        make(self, *args, callbacks=[*callbacks, Ends()] if search else callbacks, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pl.Trainer, "__init__", patched)
+
+    def run(*overrides: str, folder: str) -> tuple[Path, list[Tensors]]:
+        ends.clear()
+        cfg = composed(
+            "trials=3", "pruner.rounds=2", "dataset.limit=200", "eval_every=100it", "length=200it", "batch=20",
+            "logger=none", *overrides,
+        )  # fmt: skip
+        built = build.experiment(cfg, tmp_path / folder, hardware_number=0)
+        splits = {
+            name: Split(split.inputs.double(), split.targets)
+            for name in ("train", "validation", "test")
+            if (split := getattr(built.dataset, name))
+        }
+        double = Double(**{**vars(built), "dataset": replace(built.dataset, **splits)})
+        fit.run(double, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
+        return tmp_path / folder, list(ends)
+
+    return run
+
+
+def assert_alike(alone: tuple[Path, list[Tensors]], stacked: tuple[Path, list[Tensors]]) -> None:
+    """The same rows and masks, and weights and losses within 1e-9."""
+    tables = [read_table(folder / "rounds.csv") for folder, _ in (alone, stacked)]
+    keys = [[(row["trial"], row["arm"], row["draw"], row["round"]) for row in table] for table in tables]
+    assert sorted(keys[0]) == sorted(keys[1])
+    for one, two in zip(*(sorted(table, key=lambda row: str(list(row.values())[:4])) for table in tables), strict=True):
+        for name in ("mask_sha256", "weights_left", "steps", "total_steps", "early_stop_step"):
+            assert one[name] == two[name], name
+        assert one["arm"] == "random_mask" or one["init_sha256"] == two["init_sha256"]  # that one starts from θ_k
+        for name in ("train_loss", "val_loss", "test_loss", "test_accuracy"):
+            assert float(one[name]) == pytest.approx(float(two[name]), abs=1e-9, rel=0), name
+    for path in sorted(alone[0].glob("tickets/*/*")):
+        theirs = load(stacked[0] / path.relative_to(alone[0]))
+        for name, value in load(path).state.items():
+            assert torch.allclose(value, theirs.state[name], rtol=0, atol=1e-9)
+    for ours, theirs_ in zip(alone[1], stacked[1], strict=True):
+        for name, value in ours.items():
+            assert torch.allclose(value, theirs_[name], rtol=0, atol=1e-9), name
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_every_pruner_finds_the_same_tickets_side_by_side(trained: Callable[..., object], pruner: str) -> None:
+    """Two prunings, three trials, a control; the weights that each round ends with agree too."""
+    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "pruner.rounds=2", "recipe.rewind_to=30it", "draws=2")
+    runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
+    assert_alike(*runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object], family: str, optimizer: str) -> None:
+    """Convolution, BatchNorm, dropout, augmentation and attention; clipping by each network's own norm."""
+    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=30it", "pruner.rounds=1")
+    fixed += (
+        "pruner.momentum=saved",
+        "clip=0.5",
+        "trials=2",
+        "control=[reinit,random_mask]",
+        "seeds.order_by_round=fresh",
+    )
+    runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
+    assert_alike(*runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("family", ["perceptron", "dropout"])
+def test_sparse_products_train_what_masked_dense_ones_do(
+    trained: Callable[..., object], family: str, optimizer: str, way: str
+) -> None:
+    """The same survivors and the same weights, with carried momentum and clipping; chunks end within a round."""
+    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=30it", "clip=0.5")
+    fixed += ("pruner.momentum=saved", "pruner.rate=0.6", f"hardware.stack={way}", "hardware.chunk=7")
+    runs = [trained(*fixed, f"hardware.sparse_below={below}", folder=f"below-{below}") for below in (0, 0.5)]
+    assert_alike(*runs)  # type: ignore[arg-type]
