@@ -1,5 +1,6 @@
 """Runs one job in its folder: holds the lock, keeps the status, trains, and closes with the report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,10 +38,12 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
     with lock(folder):
+        built = build.experiment(cfg, folder, hardware_number=0)
+        cfg.hardware.stack = "together" if built.together() else "in_turn"  # a resume goes on in the same way
         used = read_status(folder).get("hardware", []) if (folder / "status.json").exists() else []
         if not used or used[-1] != build.used_hardware(cfg):
             used = [*used, build.used_hardware(cfg)]
-        built = build.experiment(cfg, folder, hardware_number=len(used) - 1)
+        built = replace(built, hardware_number=len(used) - 1)
         known = {**build.status(built), "hardware": used}
         write_atomic(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg).encode())
         write_json(folder / "status.json", {"state": "running", "reason": None, **known})

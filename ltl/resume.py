@@ -11,6 +11,7 @@ from ltl.overrides import composed
 from ltl.results import in_use, is_locked, rank, read_status
 
 _MAY_CHANGE = ("logger", "hardware", "report", "tags")
+_STAY = ("hardware.stack", "hardware.stack_size")  # which networks share a checkpoint
 
 
 def folder_of(arguments: Sequence[str]) -> Path | None:
@@ -45,7 +46,7 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
             continue
         if key == "pruner.rounds" and wanted[key] >= kept[key]:
             stored.pruner.rounds = wanted[key]
-        elif key.split(".")[0] not in _MAY_CHANGE and wanted.get(key) != kept.get(key):
+        elif (key in _STAY or key.split(".")[0] not in _MAY_CHANGE) and wanted.get(key) != kept.get(key):
             raise LtlError(
                 f"{key}={wanted.get(key)} differs from the run in {folder}, which has {kept.get(key)}: a resume may "
                 "change pruner.rounds (to more), logger and hardware only; start a new run for anything else."
@@ -53,5 +54,7 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     for section in _MAY_CHANGE:
         if new_cfg[section] != old_cfg[section]:
             stored[section] = new_cfg[section]
+    for key in _STAY:
+        OmegaConf.update(stored, key, kept[key])
     schema.check(stored)
     return stored

@@ -26,17 +26,18 @@ class Stack(nn.Module):
         super().__init__()
         self.size, self.plain = len(networks), not stacked
         self.generators: list[torch.Generator] = []
+        layers = networks[0].named_modules()
+        self._linear = {f"{path}.weight" for path, module in layers if isinstance(module, nn.Linear)}
         if self.plain:
             self.network = networks[0]
             self._skeleton = (networks[0],)  # in a tuple: not a submodule
         else:
             states = [dict(chain(one.named_parameters(), one.named_buffers())) for one in networks]
-            linear = {f"{path}.weight" for path, module in networks[0].named_modules() if isinstance(module, nn.Linear)}
             parameters = {name for name, _ in networks[0].named_parameters()}
             for name in states[0]:
                 whole = torch.stack([state[name].detach() for state in states])
-                if name in linear:
-                    whole = whole.mT.contiguous().mT
+                if name in self._linear:
+                    whole = whole.mT.contiguous()
                 if name in parameters:
                     self.register_parameter(_flat(name), nn.Parameter(whole))
                 else:
@@ -62,8 +63,15 @@ class Stack(nn.Module):
         return super().train(mode)
 
     def stacked(self, name: str) -> nn.Parameter:
-        """Return the parameter that holds `name` of all networks: (R, *shape), or one network's own."""
+        """Return the parameter that holds `name` of all networks, or the one network's own."""
         return self.network.get_parameter(name) if self.plain else self.get_parameter(_flat(name))
+
+    def laid_out(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
+        """Return one tensor for each network, of the shape of its weight `name`, stacked as `stacked(name)` is."""
+        if self.plain:
+            return tensors[0]
+        whole = torch.stack(list(tensors))
+        return whole.mT.contiguous() if name in self._linear else whole
 
     def members(self) -> list[Tensors]:
         """Return each network's parameters and buffers by name, as views on the storage that is trained."""
@@ -92,12 +100,14 @@ class Stack(nn.Module):
         return self._through_chain(inputs) if self.chain else self._through_vmap(inputs)
 
     def _tensors(self) -> Tensors:
-        return {name: getattr(self, _flat(name)) for name in self._names}
+        """Return what is stacked by name, as (R, *shape)."""
+        stored = {name: getattr(self, _flat(name)) for name in self._names}
+        return {name: tensor.mT if name in self._linear else tensor for name, tensor in stored.items()}
 
     def _through_chain(self, inputs: Tensor) -> Tensor:
         for path, module in self.skeleton.named_children():
             if isinstance(module, nn.Linear):
-                weight = self.stacked(f"{path}.weight").mT
+                weight = self.stacked(f"{path}.weight")
                 if module.bias is None:
                     inputs = torch.bmm(inputs, weight)
                 else:

@@ -94,7 +94,9 @@ class MaskedTraining(pl.LightningModule):
         names = [name for name in starts[0].masks if not all(bool(start.masks[name].all()) for start in starts)]
         self._weights = [self.stack.stacked(name) for name in names]
         self._float_masks = [
-            self._like(weight, [start.masks[name] for start in starts])
+            torch.empty_like(weight, requires_grad=False).copy_(
+                self.stack.laid_out(name, [start.masks[name] for start in starts])
+            )
             for name, weight in zip(names, self._weights, strict=True)
         ]
         self._fills = []
@@ -182,11 +184,6 @@ class MaskedTraining(pl.LightningModule):
             factor = (largest / (norm + 1e-6)).clamp(max=1)
             for part in mine:
                 part.mul_(factor)
-
-    def _like(self, weight: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """Return the masks of all networks as numbers, laid out in memory as `weight`."""
-        stacked = masks[0] if self.stack.plain else torch.stack(list(masks))
-        return torch.empty_like(weight, requires_grad=False).copy_(stacked)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         indices = [one.order.indices(key, step) for one, key in zip(self.streams, self._keys, strict=True)]

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,68 +14,61 @@ from ltl.models.dropout import Dropout
 from ltl.models.stack import Stack
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """Where the kept weights of one layer of R networks are, in a block-diagonal matrix (R·out, R·in) in CSR form."""
+class Layer:
+    """The kept weights of one layer of R networks: a block-diagonal CSR matrix (R·out, R·in), and its transpose.
 
-    shape: tuple[int, int]
-    rows: Tensor  # compressed, int32
-    columns: Tensor
-    order: Tensor  # of the kept weights in the transposed matrix
-    rows_t: Tensor
-    columns_t: Tensor
-    places: Tensor  # of the kept weights in the memory of the dense weight
-    counts: tuple[int, ...]  # of kept weights by network
+    `take` fills it from dense memory; what changes `values` in place from then on changes the matrix.
+    """
 
-    @staticmethod
-    def of(masks: Sequence[Tensor], weight: Tensor) -> "Pattern":
-        """Return the pattern of `masks` (out, in), for a `weight` (R, out, in) or, of one network, (out, in)."""
-        stacked = torch.stack(list(masks))
-        size, out, features = stacked.shape
-        network, output, feature = stacked.nonzero(as_tuple=True)
+    def __init__(self, stack: Stack, name: str, masks: Sequence[Tensor]) -> None:
+        weight = stack.stacked(name)
+        size, (out, features) = len(masks), masks[0].shape
+        network, output, feature = torch.stack(list(masks)).nonzero(as_tuple=True)
         row, column = network * out + output, network * features + feature
-        order = torch.argsort(column * (size * out) + row)
-        strides = weight.stride() if weight.dim() == 3 else (0, *weight.stride())
-        return Pattern(
-            shape=(size * out, size * features),
-            rows=_compressed(row, size * out),
-            columns=column.int(),
-            order=order,
-            rows_t=_compressed(column[order], size * features),
-            columns_t=row[order].int(),
-            places=network * strides[0] + output * strides[1] + feature * strides[2],
-            counts=tuple(int(torch.count_nonzero(mask)) for mask in masks),
-        )
+        self.order = torch.argsort(column * (size * out) + row)  # of the kept weights in the transposed matrix
+        inside = output * features + feature if stack.plain else feature * out + output
+        self.places = network * (out * features) + inside  # in the memory of the dense weight
+        self.counts = [int(torch.count_nonzero(mask)) for mask in masks]
+        self.shape = (size * out, size * features)
+        self.values = nn.Parameter(weight.new_zeros(len(row)))
+        pointers, pointers_t = _compressed(row, size * out), _compressed(column[self.order], size * features)
+        columns, columns_t = column.int(), row[self.order].int()
+        self._turned = torch.zeros_like(self.values.data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said once in a process: the support of such matrices is in beta
+            self.matrix = _csr(pointers, columns, self.values.data, self.shape)
+            self.zeros = _csr(pointers, columns, torch.zeros_like(self.values.data), self.shape)
+            self._transposed = _csr(pointers_t, columns_t, self._turned, (self.shape[1], self.shape[0]))
 
-    def matrix(self, values: Tensor) -> Tensor:
-        """Return the matrix with these values."""
-        return torch.sparse_csr_tensor(self.rows, self.columns, values, self.shape, check_invariants=False)
+    def transposed(self) -> Tensor:
+        """Return the transposed matrix."""
+        torch.index_select(self.values.data, 0, self.order, out=self._turned)
+        return self._transposed
 
-    def transposed(self, values: Tensor) -> Tensor:
-        """Return the transposed matrix with these values."""
-        shape = (self.shape[1], self.shape[0])
-        kept = values[self.order]
-        return torch.sparse_csr_tensor(self.rows_t, self.columns_t, kept, shape, check_invariants=False)
+    def take(self, dense: Tensor) -> Tensor:
+        """Return the entries of the kept weights in `dense`, a tensor laid out as the weight."""
+        return dense.detach().contiguous().view(-1)[self.places]
+
+    def put(self, dense: Tensor, values: Tensor) -> None:
+        """Write `values` to the entries of the kept weights in `dense`, in place."""
+        dense.detach().view(-1)[self.places] = values.detach()
 
 
 class _Product(torch.autograd.Function):
     """The product of a sparse and a dense matrix, with the gradient of the kept values alone."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, inputs: Tensor, pattern: Pattern) -> Tensor:
-        ctx.pattern = pattern
-        ctx.save_for_backward(values, inputs)
-        return pattern.matrix(values) @ inputs
+    def forward(ctx: Any, values: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(inputs)
+        return layer.matrix @ inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        values, inputs = ctx.saved_tensors
-        (gradient,) = gradients
-        pattern: Pattern = ctx.pattern
-        zeros = pattern.matrix(torch.zeros_like(values))
-        sampled = torch.sparse.sampled_addmm(zeros, gradient, inputs.t(), beta=0.0).values()
-        back = pattern.transposed(values) @ gradient if ctx.needs_input_grad[1] else None
-        return sampled, back, None
+        (inputs,), (gradient,) = ctx.saved_tensors, gradients
+        layer: Layer = ctx.layer
+        sampled = torch.sparse.sampled_addmm(layer.zeros, gradient, inputs.t(), beta=0.0).values()
+        return sampled, layer.transposed() @ gradient if ctx.needs_input_grad[1] else None, None
 
 
 class SparseChain:
@@ -88,45 +80,35 @@ class SparseChain:
 
     def __init__(self, stack: Stack, masks: Sequence[Masks]) -> None:
         self.stack = stack
-        self.patterns = {name: Pattern.of([one[name] for one in masks], stack.stacked(name)) for name in masks[0]}
-        self.values: dict[str, nn.Parameter] = {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said once by the first such matrix of a process: the support is in beta
-            for name, pattern in self.patterns.items():
-                pattern.matrix(torch.zeros_like(pattern.columns, dtype=stack.stacked(name).dtype))
+        self.layers = {name: Layer(stack, name, [one[name] for one in masks]) for name in masks[0]}
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what is trained: the kept values, and the stack's other parameters."""
-        dense = {id(self.stack.stacked(name)) for name in self.patterns}
-        return [*self.values.values(), *(one for one in self.stack.parameters() if id(one) not in dense)]
+        dense = {id(self.stack.stacked(name)) for name in self.layers}
+        kept = [layer.values for layer in self.layers.values()]
+        return [*kept, *(one for one in self.stack.parameters() if id(one) not in dense)]
 
     @contextmanager
     def lifted(self, optimizer: Optimizer) -> Iterator[None]:
         """Let `optimizer` step the kept values while the context lasts."""
-        weights = {name: self.stack.stacked(name) for name in self.patterns}
-        for name, weight in weights.items():
-            places = self.patterns[name].places
-            self.values[name] = values = nn.Parameter(_memory(weight)[places])
-            _exchange(optimizer, weight, values)
-            slots = optimizer.state.pop(weight, {})
-            if slots:
-                optimizer.state[values] = {
-                    key: _memory(_laid_out(slot, weight))[places] if _of_shape(slot, weight) else slot
-                    for key, slot in slots.items()
-                }
+        pairs = [(self.stack.stacked(name), layer) for name, layer in self.layers.items()]
+        for weight, layer in pairs:
+            layer.values.data.copy_(layer.take(weight))
+            _exchange(optimizer, weight, layer.values)
+            for key, slot in optimizer.state.pop(weight, {}).items():
+                optimizer.state[layer.values][key] = layer.take(slot) if _of_shape(slot, weight) else slot
         try:
             yield
         finally:
-            for name, weight in weights.items():
-                places, values = self.patterns[name].places, self.values.pop(name)
-                _memory(weight)[places] = values.detach()
-                _exchange(optimizer, values, weight)
-                slots = optimizer.state.pop(values, {})
-                if slots:
-                    optimizer.state[weight] = {
-                        key: _spread(slot, places, weight) if _of_shape(slot, values) else slot
-                        for key, slot in slots.items()
-                    }
+            for weight, layer in pairs:
+                layer.put(weight, layer.values)
+                _exchange(optimizer, layer.values, weight)
+                for key, slot in optimizer.state.pop(layer.values, {}).items():
+                    if _of_shape(slot, layer.values):
+                        optimizer.state[weight][key] = torch.zeros_like(weight, requires_grad=False, dtype=slot.dtype)
+                        layer.put(optimizer.state[weight][key], slot)
+                    else:
+                        optimizer.state[weight][key] = slot
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the outputs (R, b, *) for inputs (R, b, *); features run down the rows on the way."""
@@ -134,8 +116,8 @@ class SparseChain:
         hidden = inputs.flatten(2).transpose(1, 2).reshape(-1, batch)
         for path, module in self.stack.skeleton.named_children():
             if isinstance(module, nn.Linear):
-                name = f"{path}.weight"
-                hidden = _Product.apply(self.values[name], hidden, self.patterns[name])  # type: ignore[no-untyped-call]
+                layer = self.layers[f"{path}.weight"]
+                hidden = _Product.apply(layer.values, hidden, layer)  # type: ignore[no-untyped-call]
                 if module.bias is not None:
                     hidden = hidden + self.stack.stacked(f"{path}.bias").reshape(-1, 1)
             elif isinstance(module, Dropout):
@@ -149,11 +131,12 @@ class SparseChain:
 
     def gradients(self) -> list[tuple[Tensor, ...]]:
         """Return the gradients of the kept values, each layer's cut into those of each network."""
-        return [
-            torch.split(values.grad, list(self.patterns[name].counts))
-            for name, values in self.values.items()
-            if values.grad is not None
-        ]
+        layers = self.layers.values()
+        return [torch.split(one.values.grad, one.counts) for one in layers if one.values.grad is not None]
+
+
+def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)
 
 
 def _compressed(rows: Tensor, count: int) -> Tensor:
@@ -162,23 +145,8 @@ def _compressed(rows: Tensor, count: int) -> Tensor:
     return pointers
 
 
-def _memory(tensor: Tensor) -> Tensor:
-    """Return a dense tensor's entries in the order they have in memory."""
-    return tensor.detach().as_strided((tensor.numel(),), (1,))
-
-
 def _of_shape(slot: Any, weight: Tensor) -> bool:
     return isinstance(slot, Tensor) and slot.shape == weight.shape
-
-
-def _laid_out(slot: Tensor, weight: Tensor) -> Tensor:
-    return slot if slot.stride() == weight.stride() else torch.empty_like(weight, requires_grad=False).copy_(slot)
-
-
-def _spread(slot: Tensor, places: Tensor, weight: Tensor) -> Tensor:
-    dense = torch.zeros_like(weight, requires_grad=False, dtype=slot.dtype)
-    _memory(dense)[places] = slot
-    return dense
 
 
 def _exchange(optimizer: Optimizer, old: Tensor, new: Tensor) -> None:
