@@ -43,6 +43,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     torch.set_num_threads(cfg.hardware.threads)
     load = _instantiate(cfg.dataset, "dataset", "split_generator")
     dataset = load(split_generator=generator("order", 0, "split")).to(device)
+    if cfg.hardware.precision == "64-true":
+        dataset = dataset.double()
     examples = len(dataset.train)
     if cfg.batch > examples:
         raise LtlError(f"batch={cfg.batch} is larger than the {examples} training examples of {dataset.name}.")

@@ -53,7 +53,7 @@ class Hardware:
     accelerator: Literal["cpu", "gpu"]
     devices: int
     strategy: str
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Literal["32-true", "64-true", "bf16-mixed"]
     memory_format: Literal["contiguous", "channels_last"]
     deterministic: bool | Literal["warn"]
     chunk: int
@@ -323,7 +323,7 @@ class Experiment:
             network = model(**self._shape())
         network = network.to_empty(device="cpu")
         initialise(network, weight_init=self.weight_init, generator=source)
-        return network
+        return network.double() if self.hardware.precision == "64-true" else network
 
     def _initial(self, model: "partial[nn.Module]", source: torch.Generator) -> Tensors:
         network = self.network(model, source)

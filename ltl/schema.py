@@ -69,7 +69,7 @@ _SCHEMA: dict[str, Allowed] = {
     "hardware.strategy": choice("auto", "ddp"),
     "hardware.threads": whole(1, " of threads"),
     "hardware.wait_policy": choice("PASSIVE", "ACTIVE"),
-    "hardware.precision": choice("32-true", "bf16-mixed"),
+    "hardware.precision": choice("32-true", "64-true", "bf16-mixed"),
     "hardware.memory_format": choice("contiguous", "channels_last"),
     "hardware.deterministic": choice(True, False, "warn"),
     "hardware.chunk": whole(1, " of optimiser steps"),

@@ -2,7 +2,8 @@
 
 One thread; the data are random images of MNIST's and CIFAR-10's shapes with random labels. (Labels that can be learned
 perfectly would drive gradients to denormal numbers, which are slow, and measure those.)
-`ARGS="--quick"` takes a tenth of the steps. Quote the ratios with the load that is printed, not the absolute times.
+`ARGS="stack sparse"` measures these parts alone, `ARGS="--quick"` takes a tenth of the steps.
+Quote the ratios with the load that is printed, not the absolute times.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ltl.datasets.dataset import Split
+from ltl.results import read_table
 
 REPEATS = 3
 
 
-def lenet() -> nn.Module:
+def perceptron() -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
     )
@@ -84,17 +86,16 @@ class Clock:
         return timed
 
 
-def ltl_run(root: Path, *overrides: str) -> dict[str, float]:
+def ltl_run(root: Path, *overrides: str, folder: Path | None = None) -> dict[str, float]:
     """Train through ltl: steps a second of training, and with all that is not evaluation; shares of the whole time."""
     import ltl.callbacks.record as record
     from ltl import build, fit, resume
     from ltl.callbacks.checkpoint import IntervalCheckpoint
     from ltl.callbacks.progress import RunProgress
     from ltl.callbacks.prune_rewind import PruneRewind
-    from ltl.results import read_table
     from ltl.run import CONF
 
-    folder = Path(tempfile.mkdtemp(dir=root))
+    folder = folder or Path(tempfile.mkdtemp(dir=root))
     fixed = (f"dataset.root={root}", "dataset.verify=false", "control=none", "trials=1")
     built = build.experiment(resume.composed([*fixed, *overrides], CONF), folder, hardware_number=0)
     evaluating = Clock()
@@ -149,78 +150,167 @@ def lenet_loop(root: Path, batch: int, steps: int) -> float:
     from data_files import load
 
     data = load("mnist", root=str(root), verify=False).train
-    network = lenet()
+    network = perceptron()
     return loop(network, torch.optim.Adam(network.parameters(), lr=1.2e-3, fused=True), data, batch, steps)
 
 
-def resnet_loop(root: Path, batch: int, steps: int) -> float:
-    """The loop on ResNet-20 with SGD and momentum; no augmentation on either side."""
+def resnet_loop(root: Path, batch: int, steps: int, *, channels_last: bool = False) -> float:
+    """The loop on ResNet-20 with SGD and momentum, in float32; no augmentation on either side."""
     from data_files import load
 
     from ltl.models.resnet import ResNet
 
     data = load("cifar10", root=str(root), verify=False).train
     network = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16)
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
     return loop(network, optimizer, data, batch, steps)
 
 
-def compare(root: Path, name: str, hand: Callable[[], float], overrides: Sequence[str]) -> None:
+def compare(name: str, hand: Callable[[], float], ours: Callable[[], dict[str, float]]) -> None:
     """Print the loop, ltl and their ratio, taken in turn."""
     pairs = []
     for _ in range(REPEATS):
-        before, ours, after = hand(), ltl_run(root, *overrides), hand()
-        pairs.append((statistics.mean((before, after)), ours))
+        before, measured, after = hand(), ours(), hand()
+        pairs.append((statistics.mean((before, after)), measured))
     for what in ("training", "all but evaluation"):
-        ratios = [ours[what] / theirs for theirs, ours in pairs]
-        loops, speeds = [theirs for theirs, _ in pairs], [ours[what] for _, ours in pairs]
+        ratios = [measured[what] / theirs for theirs, measured in pairs]
+        loops, speeds = [theirs for theirs, _ in pairs], [measured[what] for _, measured in pairs]
         print(
             f"{name}, {what}: ltl {statistics.median(speeds):.1f} steps/s, loop {statistics.median(loops):.1f}, "
-            f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+            flush=True,
         )
     for what in ("prune, rewind, records, ticket, checkpoint", "evaluation"):
-        print(f"{name}, {what}: {statistics.median(ours[what] for _, ours in pairs):.2%} of the time")
+        print(
+            f"{name}, {what}: {statistics.median(measured[what] for _, measured in pairs):.2%} of the time", flush=True
+        )
+
+
+def lenet(root: Path, scale: int) -> None:
+    """One network through ltl against the loop."""
+    for batch in (60, 128):
+        steps = 5000 // scale
+        ours = partial(ltl_run, root, "dataset=mnist", f"batch={batch}", f"length={steps}it", "pruner.rounds=1")
+        compare(f"LeNet-300-100, batch {batch}", partial(lenet_loop, root, batch, steps), ours)
+
+
+def stack(root: Path, scale: int) -> None:
+    """Eight networks side by side, counted each, against the loop."""
+    steps = 2000 // scale
+    ours = partial(ltl_run, root, "dataset=mnist", "trials=8", f"length={steps}it", "pruner.rounds=1")
+    compare("LeNet-300-100, batch 60, stack of 8", partial(lenet_loop, root, 60, 2 * steps), ours)
+
+
+def cores(root: Path, scale: int) -> None:
+    """Two processes of one thread each, with a stack of eight, against two loops side by side."""
+    steps = 2000 // scale
+    ratios = []
+    for _ in range(REPEATS):
+        speeds = {kind: sum(side_by_side(kind, root, steps)) for kind in ("loop", "stack")}
+        ratios.append(speeds["stack"] / speeds["loop"])
+    print(
+        f"LeNet-300-100, batch 60, stacks of 8 in two processes: {statistics.median(ratios):.3f} of two loops side by "
+        f"side ({min(ratios):.3f} to {max(ratios):.3f})",
+        flush=True,
+    )
+
+
+def side_by_side(kind: str, root: Path, steps: int) -> list[float]:
+    """Run two processes at once and return what each printed last."""
+    command = [sys.executable, __file__, "--child", kind, "--root", str(root), "--steps", str(steps)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return [float(child.communicate()[0].split()[-1]) for child in children]
+
+
+def sparse(root: Path, scale: int) -> None:
+    """Seconds a step at 3.6% density, of the seconds of one network's dense step."""
+    fixed = ("dataset=mnist", f"length={1000 // scale}it", "pruner.rounds=1", "pruner.rate=0.964")
+    ratios: dict[int, list[float]] = {1: [], 8: []}
+    for _ in range(REPEATS):
+        dense = seconds_of_rounds(root, *fixed, "trials=1")
+        for size in ratios:
+            ratios[size].append(seconds_of_rounds(root, *fixed, f"trials={size}")[1] / dense[0])
+    for size, found in ratios.items():
+        print(
+            f"LeNet-300-100, batch 60, density 3.6%, {size} side by side: {statistics.median(found):.3f} of one dense "
+            f"step ({min(found):.3f} to {max(found):.3f})",
+            flush=True,
+        )
+
+
+def seconds_of_rounds(root: Path, *overrides: str) -> list[float]:
+    """Return the mean training seconds a network of each round."""
+    folder = Path(tempfile.mkdtemp(dir=root))
+    ltl_run(root, *overrides, folder=folder)
+    rows = read_table(folder / "rounds.csv")
+    return [statistics.mean(float(row["seconds"]) for row in rows if row["round"] == turn) for turn in ("0", "1")]
+
+
+def resnet(root: Path, scale: int) -> None:
+    """ResNet-20 in float32 and in bfloat16 with channels-last, against loops in float32."""
+    steps = max(2, 30 // scale)
+    fixed = ["dataset=cifar10", "model=resnet20", "dataset.augment=false", f"length={steps}it", "pruner.rounds=1"]
+    fixed += ["dataset.limit=2000"]  # evaluations are not what is compared
+    compare("ResNet-20, batch 128", partial(resnet_loop, root, 128, steps), partial(ltl_run, root, *fixed))
+    low = ["hardware.precision=bf16-mixed", "hardware.memory_format=channels_last"]
+    hand = partial(resnet_loop, root, 128, steps, channels_last=True)
+    compare("ResNet-20, batch 128, bfloat16 channels-last", hand, partial(ltl_run, root, *fixed, *low))
+
+
+def memory(root: Path, scale: int) -> None:
+    """Peak memory against the loop's, and how it grows with trials."""
+    sizes = {kind: peak("--child", kind, "--root", str(root)) for kind in ("memory-loop", "memory-1", "memory-8")}
+    ratio, slope = sizes["memory-1"] / sizes["memory-loop"], (sizes["memory-8"] - sizes["memory-1"]) / 7
+    print(
+        f"peak memory on MNIST: ltl {sizes['memory-1']:.0f} MB, loop {sizes['memory-loop']:.0f} MB, ratio {ratio:.2f}; "
+        f"each further trial of a stack {slope:.1f} MB",
+        flush=True,
+    )
+
+
+PARTS = {"lenet": lenet, "stack": stack, "cores": cores, "sparse": sparse, "resnet": resnet, "memory": memory}
+
+
+def child(kind: str, root: Path, steps: int) -> None:
+    """Do one measurement in this process and print it."""
+    if kind == "loop":
+        print(lenet_loop(root, 60, 2 * steps))
+    elif kind == "stack":
+        print(ltl_run(root, "dataset=mnist", "trials=8", f"length={steps}it", "pruner.rounds=0")["training"])
+    else:
+        if kind == "memory-loop":
+            lenet_loop(root, 60, 500)
+        else:
+            ltl_run(root, "dataset=mnist", "length=100it", "pruner.rounds=1", f"trials={kind[-1]}")
+        status = Path("/proc/self/status").read_text()  # unlike ru_maxrss, not inherited from the parent
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (all)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
-    parser.add_argument("--memory", choices=["loop", "ltl"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=500, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.memory:
-        if options.memory == "loop":
-            lenet_loop(options.root, 60, 500)
-        else:
-            ltl_run(options.root, "dataset=mnist", "length=500it", "pruner.rounds=1")
-        status = Path("/proc/self/status").read_text()  # unlike ru_maxrss, not inherited from the parent
-        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+    if options.child:
+        child(options.child, options.root, options.steps)
         return
-    scale = 10 if options.quick else 1
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_noise(root)
         where = f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores"
-        print(f"{where}, load {os.getloadavg()[0]:.1f} before, one thread")
-        for batch in (60, 128):
-            steps = 5000 // scale
-            overrides = ["dataset=mnist", f"batch={batch}", f"length={steps}it", "pruner.rounds=1"]
-            compare(root, f"LeNet-300-100, batch {batch}", partial(lenet_loop, root, batch, steps), overrides)
-        steps = max(2, 30 // scale)
-        overrides = [
-            "dataset=cifar10",
-            "model=resnet20",
-            "dataset.augment=false",
-            f"length={steps}it",
-            "pruner.rounds=1",
-        ]
-        overrides += ["dataset.limit=2000"]  # evaluations are not what is compared
-        compare(root, "ResNet-20, batch 128", partial(resnet_loop, root, 128, steps), overrides)
-        sizes = {kind: peak("--memory", kind, "--root", folder) for kind in ("loop", "ltl")}
-        ratio = sizes["ltl"] / sizes["loop"]
-        print(f"peak memory on MNIST: ltl {sizes['ltl']:.0f} MB, loop {sizes['loop']:.0f} MB, ratio {ratio:.2f}")
+        print(f"{where}, load {os.getloadavg()[0]:.1f} before, one thread", flush=True)
+        for name in options.parts or PARTS:
+            PARTS[name](root, 10 if options.quick else 1)
         print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
+from ltl import fit
 from ltl.callbacks import PruneRewind
+from ltl.errors import Diverged, Stopped
+from ltl.experiment import Experiment
 from ltl.masks import density, kept
 from ltl.results import TIME_COLUMNS, read_status, read_table
 from ltl.tickets import load
@@ -292,6 +296,67 @@ def test_extending_equals_having_asked_at_once(launch: Launch) -> None:
         pair = [sorted(map(str, read_table(folder / name))) for folder in (extended, at_once)]
         assert pair[0] == pair[1]
     assert read_status(extended)["state"] == "done"
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_a_trial_that_diverges_leaves_the_others_as_they_are(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Its rows end, the others are bit for bit those of a run in which nothing diverged, and the error names it."""
+    fixed = ("trials=3", "control=[reinit]", f"hardware.stack={way}", "hardware.sparse_below=0")
+    sound = launch(*fixed, folder="sound")
+    make = fit._network
+
+    def spoilt(experiment: Experiment, model: Callable[..., nn.Module], trial: int) -> nn.Module:
+        network = make(experiment, model, trial)  # type: ignore[arg-type]
+        if trial == 1:
+            with torch.no_grad():
+                network.get_parameter("fc1.weight").fill_(1e38)
+        return network
+
+    monkeypatch.setattr(fit, "_network", spoilt)
+    with pytest.raises(Diverged, match=r"training loss is (nan|inf).*trial 1"):
+        launch(*fixed)
+    folder = sound.with_name("run")
+    assert rows(folder) == [row for row in rows(sound) if row["trial"] != "1"]
+    assert tickets(folder) == {name: sha for name, sha in tickets(sound).items() if "trial-1" not in name}
+    status = read_status(folder)
+    assert status["state"] == "failed"
+    assert "trial 1" in status["reason"]
+    with pytest.raises(Diverged, match=r"trial 1"):  # a resume finds it again, and changes nothing
+        launch(*fixed)
+    assert rows(folder) == [row for row in rows(sound) if row["trial"] != "1"]
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_a_run_cut_into_pieces_ends_as_a_whole_one(launch: Launch, way: str) -> None:
+    """hardware.stop_after ends a run at an evaluation, as interrupted; resumes end with the same rows and tickets."""
+    fixed = ("trials=2", "control=[random_mask]", f"hardware.stack={way}", "pruner.rate=0.5", "eval_every=6it")
+    whole, pieces = launch(*fixed, folder="whole"), 0
+    while True:
+        try:
+            folder = launch(*fixed, "hardware.stop_after=0s")
+            break
+        except Stopped:
+            pieces += 1
+            status = read_status(whole.with_name("run"))
+            assert (status["state"], status["reason"]) == ("interrupted", "hardware.stop_after=0s")
+    assert pieces == (2 * 3 + 2 if way == "together" else 2 * (2 * 3 + 2 * 2))
+    assert rows(folder) == rows(whole)
+    assert tickets(folder) == tickets(whole)
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_sparse_products_know_no_chunks_and_no_resumes(launch: Launch, way: str) -> None:
+    """Chunk length and an extension change no bit of a run whose later rounds train by sparse products."""
+    fixed = (f"hardware.stack={way}", "trials=2", "pruner.rate=0.6", "hardware.sparse_below=0.5", "control=[reinit]")
+    one = launch(*fixed, "hardware.chunk=1", folder="one")
+    launch(*fixed, "hardware.chunk=5", "pruner.rounds=1", folder="two")
+    two = launch(*fixed, "hardware.chunk=5", folder="two")
+    assert rows(one, "hardware") == rows(two, "hardware")
+    assert tickets(one) == tickets(two)
+    dense = launch(*fixed, "hardware.sparse_below=0", folder="dense")
+    assert rows(dense)[:2] == rows(one)[:2]
 
 
 def test_a_loss_that_is_no_number_fails_in_one_line_and_keeps_finished_rounds(launch: Launch, tmp_path: Path) -> None:

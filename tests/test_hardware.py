@@ -102,6 +102,18 @@ def test_two_processes_do_the_steps_of_one(ddp: Path, launch: Launch) -> None:
     assert hashes[0] == hashes[1]
 
 
+def test_two_processes_keep_the_masks_of_one(tmp_path: Path, launch: Launch) -> None:
+    """In float64, where the order of additions decides nothing: the same masks, and accuracies within 1e-6."""
+    done = ltl(tmp_path, *PAIR, "hardware=ddp", "hardware.precision=64-true", "hydra.run.dir=two")
+    assert (done.returncode, done.stderr) == (0, "")
+    alone = launch(*PAIR, "hardware.precision=64-true", tiny=False)
+    for left, right in zip(rows(alone), rows(tmp_path / "two"), strict=True):
+        for name in ("arm", "round", "mask_sha256", "init_sha256", "weights_left"):
+            assert left[name] == right[name]
+        for name in ("train_accuracy", "val_accuracy", "test_accuracy", "early_stop_test_accuracy"):
+            assert float(left[name]) == pytest.approx(float(right[name]), abs=1e-6)
+
+
 @pytest.mark.slow
 def test_two_processes_go_on_where_they_were(tmp_path: Path, ddp: Path) -> None:
     """Extending equals having asked at once."""

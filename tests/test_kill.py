@@ -24,6 +24,9 @@ JOB = [
 ]  # fmt: skip
 
 
+Wholes = dict[str, tuple[Path, float]]  # by way: the uninterrupted run, and the processor seconds it takes
+
+
 @pytest.fixture(scope="module")
 def context() -> Iterator[ForkServerContext]:
     """Processes forked from one that has imported PyTorch; it looks for modules in PYTHONPATH only."""
@@ -37,18 +40,25 @@ def context() -> Iterator[ForkServerContext]:
 
 
 @pytest.fixture(scope="module")
-def whole(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The uninterrupted run, and the processor seconds it takes."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    process = context.Process(target=kills.run, args=(str(folder), JOB, None, 0))
-    process.start()
-    seconds = 0.0
-    while process.is_alive():
-        seconds = max(seconds, processor_seconds(process.pid))
-        time.sleep(0.002)
-    process.join()
-    assert process.exitcode == 0
-    return folder, seconds
+def whole(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Wholes:
+    """The uninterrupted runs, and the processor seconds they take: trials in turn, and side by side."""
+    runs = {}
+    for way in ("in_turn", "together"):
+        folder = tmp_path_factory.mktemp("whole") / way
+        process = context.Process(target=kills.run, args=(str(folder), job(way), None, 0))
+        process.start()
+        seconds = 0.0
+        while process.is_alive():
+            seconds = max(seconds, processor_seconds(process.pid))
+            time.sleep(0.002)
+        process.join()
+        assert process.exitcode == 0
+        runs[way] = folder, seconds
+    return runs
+
+
+def job(way: str) -> list[str]:
+    return [*JOB, f"hardware.stack={way}"]
 
 
 def processor_seconds(pid: int | None) -> float:
@@ -75,18 +85,17 @@ def everything(folder: Path) -> dict[str, object]:
 
 def check(context: ForkServerContext, folder: Path, whole: Path) -> None:
     assert read_status(folder)["state"] == "interrupted"
-    assert finish(context, folder, JOB) == 0
+    assert finish(context, folder, []) == 0
     assert everything(folder) == everything(whole)
     leftovers = [path.name for path in folder.rglob(".*.tmp") if path.suffix in (".safetensors", ".csv")]
     assert not leftovers
 
 
 @pytest.mark.parametrize("moment", range(20))
-def test_killed_at_a_random_moment(
-    context: ForkServerContext, whole: tuple[Path, float], tmp_path: Path, moment: int
-) -> None:
+def test_killed_at_a_random_moment(context: ForkServerContext, whole: Wholes, tmp_path: Path, moment: int) -> None:
     """The moments are spread over the whole run: one at random in each twentieth of it."""
-    folder, overrides = tmp_path / "run", [*JOB, f"hardware.checkpoint_every={0 if moment % 2 else 300}"]
+    way = ("in_turn", "together")[moment // 2 % 2]
+    folder, overrides = tmp_path / "run", [*job(way), f"hardware.checkpoint_every={0 if moment % 2 else 300}"]
     share = (moment + random.Random(moment).random()) / 20
     process = context.Process(target=kills.run, args=(str(folder), overrides, None, 0))
     process.start()
@@ -94,34 +103,35 @@ def test_killed_at_a_random_moment(
     while not status.exists():  # before that there is nothing to resume
         time.sleep(0.002)
     begun = processor_seconds(process.pid)
-    while process.is_alive() and processor_seconds(process.pid) < begun + share * (0.9 * whole[1] - begun):
+    while process.is_alive() and processor_seconds(process.pid) < begun + share * (0.9 * whole[way][1] - begun):
         time.sleep(0.001)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL, "the run had ended before it was killed: make the job longer"
-    check(context, folder, whole[0])
+    check(context, folder, whole[way][0])
 
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 @pytest.mark.parametrize("point", kills.POINTS)
 def test_killed_at_a_named_point(
-    context: ForkServerContext, whole: tuple[Path, float], tmp_path: Path, point: str, count: int
+    context: ForkServerContext, whole: Wholes, tmp_path: Path, point: str, count: int
 ) -> None:
     """In training, in an evaluation, in a pruning, and with half of a ticket or a checkpoint written."""
+    way = "together" if count == 1 else "in_turn"  # which has more fits, hence more passages
     passages = {"training": 30 * count, "evaluation": 8 * count, "pruning": min(count, 4), "ticket": min(count, 6)}
     folder = tmp_path / "run"
-    process = context.Process(target=kills.run, args=(str(folder), JOB, point, passages.get(point, count)))
+    process = context.Process(target=kills.run, args=(str(folder), job(way), point, passages.get(point, count)))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    check(context, folder, whole[0])
+    check(context, folder, whole[way][0])
 
 
-def test_a_torn_checkpoint_is_refused_in_one_line(context: ForkServerContext, whole: tuple[Path, float]) -> None:
+def test_a_torn_checkpoint_is_refused_in_one_line(context: ForkServerContext, whole: Wholes) -> None:
     """A checkpoint that was altered is never trained on."""
     from ltl.callbacks.checkpoint import CheckedCheckpointIO
 
-    path = next(whole[0].glob("checkpoints/*.ckpt"))
+    path = next(whole["together"][0].glob("checkpoints/*.ckpt"))
     assert CheckedCheckpointIO().load_checkpoint(path)["epoch"] > 0
     content = bytearray(path.read_bytes())
     before = hashlib.sha256(content).hexdigest()

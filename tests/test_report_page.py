@@ -109,6 +109,7 @@ def test_figures_are_written_as_svg_and_png(whole: Path) -> None:
         "validation_accuracy",
         "validation_loss",
         "density_by_layer",
+        "seconds_vs_density",
     )
     assert {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")} < names
     assert (whole / "figures" / "accuracy_vs_density.png").read_bytes().startswith(b"\x89PNG")

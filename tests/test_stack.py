@@ -1,7 +1,6 @@
 """Networks that train side by side are what each is alone: the same masks, and weights equal up to reassociation."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ from torch.nn import functional as F
 from ltl import build, fit
 from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
-from ltl.datasets.dataset import Split
-from ltl.experiment import Experiment
 from ltl.masks import Tensors
 from ltl.results import read_table
 from ltl.tickets import load
@@ -52,14 +49,6 @@ class Attention(nn.Module):
         return outputs
 
 
-class Double(Experiment):
-    """An experiment in float64."""
-
-    def network(self, model: Callable[..., nn.Module], source: torch.Generator) -> nn.Module:  # type: ignore[override]
-        """Return the network in float64."""
-        return super().network(model, source).double()  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, list[Tensors]]]:
     """Run an experiment in float64; return its folder and the weights of each trial at the end of its search."""
@@ -80,16 +69,10 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         ends.clear()
         cfg = composed(
             "trials=3", "pruner.rounds=2", "dataset.limit=200", "eval_every=100it", "length=200it", "batch=20",
-            "logger=none", *overrides,
+            "logger=none", "hardware.precision=64-true", *overrides,
         )  # fmt: skip
         built = build.experiment(cfg, tmp_path / folder, hardware_number=0)
-        splits = {
-            name: Split(split.inputs.double(), split.targets)
-            for name in ("train", "validation", "test")
-            if (split := getattr(built.dataset, name))
-        }
-        double = Double(**{**vars(built), "dataset": replace(built.dataset, **splits)})
-        fit.run(double, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
+        fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return tmp_path / folder, list(ends)
 
     return run

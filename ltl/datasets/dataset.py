@@ -58,6 +58,13 @@ class Dataset:
             self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
         )
 
+    def double(self) -> "Dataset":
+        """Return the data set with inputs in float64."""
+        train, validation, test = (
+            Split(split.inputs.double(), split.targets) for split in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
+
     def batch(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Return the training examples at `indices`, augmented with draws of `generator` if the data set augments.
 

@@ -1,4 +1,4 @@
-"""The figures against density: test accuracy at early stop, and the early-stop step."""
+"""The figures against density: test accuracy at early stop, the early-stop step, and what a step costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +86,26 @@ def early_stop_against_density(study: Study, folder: Path) -> Drawing | None:
             "Optimiser steps until the validation loss is lowest: lower is faster. "
             + (_HOLLOW_WORDS if censored else "")
             + _interval_words(lines),
+        )
+
+
+def seconds_against_density(study: Study, folder: Path) -> Drawing | None:
+    """Draw the training time of an optimiser step (ms, the network's share) against density; None without data."""
+    lines = _arms(study, lambda row: 1000 * row.seconds / row.steps if row.seconds and row.steps else None)
+    if not lines:
+        return None
+    with canvas("What a step costs", _subtitle(study, lines), study.cautions) as (figure, axes):
+        _draw(axes, lines, dense=_dense(lines), floor=0.0)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("training time of a step (ms)")
+        figure.legend(loc="outside lower left", ncols=1)
+        return save(
+            figure,
+            folder,
+            "seconds_vs_density",
+            "Training time of one optimiser step on one network (its share, where networks train side by side), for "
+            "each share of weights left. Masks alone save none: dense kernels multiply zeros too. Where a perceptron "
+            "is sparse enough, sparse products take over. " + _interval_words(lines),
         )
 
 

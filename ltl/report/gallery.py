@@ -6,7 +6,12 @@ from pathlib import Path
 
 from ltl.report.axes import Drawing
 from ltl.report.curves import density_by_layer, learning_curves
-from ltl.report.figures import accuracy_against_density, early_stop_against_density, studies_against_density
+from ltl.report.figures import (
+    accuracy_against_density,
+    early_stop_against_density,
+    seconds_against_density,
+    studies_against_density,
+)
 from ltl.report.study import Study
 
 
@@ -26,6 +31,7 @@ def _of_study(study: Study, folder: Path) -> list[Drawing]:
         learning_curves(study, folder, "val_accuracy"),
         learning_curves(study, folder, "val_loss"),
         density_by_layer(study, folder),
+        seconds_against_density(study, folder),
     ]
     return [drawing for drawing in drawings if drawing is not None]
 

@@ -36,7 +36,9 @@ class Timeline:
         return (turn, step) if step < self.length else (turn + 1, self.first[turn + 1])
 
     def chunks(self, position: Position) -> Iterable[tuple[int, int, int]]:
-        """Yield (round, start, stop) chunks from `position` to the end of its evaluation interval."""
+        """Yield (round, start, stop) chunks from `position` to the end of its interval; none after the last round."""
+        if position == (len(self.first) - 1, self.length):
+            return
         turn, start = self.next_interval(position)
         stops = self.stops(turn)
         end = stops[bisect_right(stops, start)]
