@@ -99,6 +99,11 @@ class PruneRewind(pl.Callback):
         assert self.current is not None
         return self.current.masks
 
+    @property
+    def rewind_point(self) -> Tensors:
+        """The weights that survivors go back to: θ₀ or θ_k."""
+        return self.theta_0 if self.theta_k is None else self.theta_k
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the prunable weights; LtlError if there are none, or not as parameters of their own."""
         if self.host is not None:
@@ -261,9 +266,8 @@ class PruneRewind(pl.Callback):
             self.schedulers_k = [deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
 
     def _evidence(self, weights: Tensors, masks: Masks, *keys: int) -> Evidence:
-        theta_k = self.theta_0 if self.theta_k is None else self.theta_k
         source = generator("mask", self.seed, *keys)
-        return Evidence(weights, self.theta_0, theta_k, masks, source, self.initialise)
+        return Evidence(weights, self.theta_0, self.rewind_point, masks, source, self.initialise)
 
     def _pruned(self, start: Start, position: Position, weights: Tensors) -> Start:
         """Return `start` after the events at `position`, with the masks and search steps that they leave."""
