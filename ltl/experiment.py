@@ -272,6 +272,7 @@ class Experiment:
             return
         for step in sorted({first for _, first, _ in members}):
             left = [(key, start) for key, first, start in members if first == step and not done(key)]
+            left.sort(key=lambda member: member[0][3])  # by round: networks of one density share a stack
             for group in _batched(left, self.hardware.stack_size):
                 networks = tuple(Network(Given([start]), (key,)) for key, start in group)
                 (trial, _, draw, turn) = group[0][0]

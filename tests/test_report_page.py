@@ -150,7 +150,7 @@ def test_cautions_stand_on_every_figure(tmp_path: Path) -> None:
     make_run(tmp_path, trials=2, rounds=2, canonical=False, test_images=360, curves=True)
     ltl.report.write([tmp_path])
     drawn = sorted((tmp_path / "figures").glob("*.svg"))
-    assert len(drawn) == 5
+    assert len(drawn) == 6
     for path in drawn:
         assert "not the canonical files" in path.read_text(), path
         assert "no verdict: a test set of 360 images is too small" in path.read_text(), path
