@@ -248,6 +248,28 @@ def seconds_of_rounds(root: Path, *overrides: str) -> list[float]:
     return [statistics.mean(float(row["seconds"]) for row in rows if row["round"] == turn) for turn in ("0", "1")]
 
 
+def rule(root: Path, scale: int) -> None:
+    """Training time a network side by side, of its time in turn: what `hardware.stack=auto` decides by."""
+    cases = {
+        "LeNet-300-100": ("dataset=mnist", "trials=4", f"length={1000 // scale}it"),
+        "Conv-2": ("dataset=cifar10", "model=conv2", "trials=2", f"length={max(2, 20 // scale)}it"),
+        "ResNet-20": ("dataset=cifar10", "model=resnet20", "trials=2", f"length={max(2, 10 // scale)}it"),
+    }
+    for name, fixed in cases.items():
+        ratios = []
+        for _ in range(REPEATS):
+            ways = {}
+            for way in ("in_turn", "together"):
+                more = ("dataset.limit=2000", "pruner.rounds=0", f"hardware.stack={way}")
+                ways[way] = 1 / ltl_run(root, *fixed, *more)["training"]
+            ratios.append(ways["together"] / ways["in_turn"])
+        print(
+            f"{name}, side by side: {statistics.median(ratios):.2f} of the time in turn ({min(ratios):.2f} to "
+            f"{max(ratios):.2f})",
+            flush=True,
+        )
+
+
 def resnet(root: Path, scale: int) -> None:
     """ResNet-20 in float32 and in bfloat16 with channels-last, against loops in float32."""
     steps = max(2, 30 // scale)
@@ -270,7 +292,15 @@ def memory(root: Path, scale: int) -> None:
     )
 
 
-PARTS = {"lenet": lenet, "stack": stack, "cores": cores, "sparse": sparse, "resnet": resnet, "memory": memory}
+PARTS = {
+    "lenet": lenet,
+    "stack": stack,
+    "cores": cores,
+    "sparse": sparse,
+    "rule": rule,
+    "resnet": resnet,
+    "memory": memory,
+}
 
 
 def child(kind: str, root: Path, steps: int) -> None:
