@@ -1,6 +1,6 @@
 """What a run consists of: every trial's search, then its controls, each one `Trainer.fit`."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -247,10 +247,20 @@ class Experiment:
             if control.network == "same":
                 yield from self._retrained(members, lambda: self.model, done)
                 continue
-            for turn in sorted({turn for _, turn in wanted}):  # networks of one size
-                path = next(found[key] for key in wanted if key[1] == turn)
-                alike = [member for member in members if member[0][3] == turn]
-                yield from self._retrained(alike, partial(self._small, path), done, f"-{turn:02d}")
+            for turn in sorted({turn for _, turn in wanted}):
+                paths = {trial: found[trial, at] for trial, at in wanted if at == turn}
+                for group in self._of_one_size(paths.values()):
+                    alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
+                    yield from self._retrained(alike, partial(self._small, group[0]), done, f"-{turn:02d}")
+
+    def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
+        """Return the tickets of one round, those together that keep as many weights; all those of one search do."""
+        if not self.tickets:
+            return [list(paths)]
+        sizes: dict[int, list[Path]] = {}
+        for path in paths:
+            sizes.setdefault(kept(load(path).masks), []).append(path)
+        return list(sizes.values())
 
     def _retrained(
         self,

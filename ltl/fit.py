@@ -16,6 +16,7 @@ from torch import nn
 from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
 from ltl.callbacks.progress import RunProgress, ShowProgress
 from ltl.callbacks.record import Record
+from ltl.callbacks.retrain import Retrain
 from ltl.errors import Diverged
 from ltl.experiment import Experiment, Job
 from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
@@ -110,6 +111,8 @@ def _fit(
     trainer = _trainer(experiment, job.timeline, [cycle, record, shown, checkpoint])
     with suppress(Diverged):
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+    if job.stacked and isinstance(cycle, Retrain) and rank() == 0:
+        path.unlink(missing_ok=True)  # its rows are written, and no later round goes on from it
     lost = {trials[number]: reason for number, reason in record.lost.items()}
     del trainer, module, record, shown
     gc.collect()  # trainer, module and callbacks hold one another: without this every fit's tensors stay
