@@ -161,6 +161,8 @@ def _compare_onset(rows: Sequence[RoundRow], published: Published, arm: str) -> 
     shown = measured.map(lambda log_density: _exp(log_density) / unit) if onsets else None
     if not onsets:
         return Comparison(published, None, None, "not measured", f"no rows of arm {arm}")
+    if bounded == len(onsets):
+        return Comparison(published, None, None, "undecided", f"not below dense in the last round in {bounded} trials")
     if measured.n < FEWEST_TRIALS:
         return Comparison(published, None, shown, "not judged", f"n = {measured.n}")
     word = judge(
