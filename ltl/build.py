@@ -1,10 +1,12 @@
 """Builds an experiment from a checked configuration: the one place below the command line that reads it."""
 
+import ctypes
 import inspect
 import json
 import math
 import os
 import subprocess
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,7 @@ _PRUNER = {
     "survivors": ("evidence", "masks"),
     "filler": ("evidence", "masks"),
 }
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "safetensors")
 
 
@@ -41,6 +44,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     """
     device = _device(cfg.hardware.accelerator)
     torch.set_num_threads(cfg.hardware.threads)
+    _keep_freed_memory()
     load = _instantiate(cfg.dataset, "dataset", "split_generator")
     dataset = load(split_generator=generator("order", 0, "split")).to(device)
     if cfg.hardware.precision == "64-true":
@@ -85,6 +89,14 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     )
     built.check()
     return built
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc reuse what a step frees: given back to the system, a stack's gradients are zeroed again every step."""
+    with suppress(OSError, AttributeError):  # another libc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 32 * 1024**2)  # its largest
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def versions() -> dict[str, str]:
@@ -148,7 +160,7 @@ def _control(cfg: DictConfig) -> Control:
 def _hardware(cfg: DictConfig) -> Hardware:
     names = (
         "accelerator devices strategy precision memory_format deterministic chunk eval_batch checkpoint_every stack "
-        "stack_size sparse_below"
+        "stack_size sparse_below sparse_inputs_below"
     ).split()
     stop_after = math.inf if cfg.stop_after is None else lengths.seconds(cfg.stop_after, "hardware.stop_after")
     return Hardware(**{name: cfg[name] for name in names}, stop_after=stop_after)

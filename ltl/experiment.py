@@ -62,6 +62,7 @@ class Hardware:
     stack: Literal["together", "in_turn", "auto"]
     stack_size: int
     sparse_below: float
+    sparse_inputs_below: float
     stop_after: float  # seconds
 
 

@@ -76,6 +76,7 @@ def _fit(
         lr_schedule=experiment.lr_schedule,
         clip=experiment.clip,
         sparse_below=experiment.hardware.sparse_below,
+        sparse_inputs_below=experiment.hardware.sparse_inputs_below,
         stacked=job.stacked,
     )
 

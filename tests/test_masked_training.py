@@ -60,6 +60,7 @@ def trained(network: nn.Module, masks: dict[str, Tensor], **options: object) -> 
             "clip": None,
             "stacked": False,
             "sparse_below": 0,
+            "sparse_inputs_below": 0,
             "lr_schedule": lambda step: 0.5 if step > 20 else 1.0,
             **options,
         },  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -157,13 +158,14 @@ class Record(pl.Callback):
         module = self._module
         assert module is not None
         step, dataset, network = point["step"], module.dataset, module.stack.alone(number)
+        judge = partial(evaluate, network, dataset, batch=self.eval_batch, sparse=module.sparse_inputs)
         with trainer.precision_plugin.forward_context():
             if len(dataset.validation.targets):
-                loss, accuracy = evaluate(network, dataset, dataset.validation, self.eval_batch)
+                loss, accuracy = judge(dataset.validation)
                 point |= {"val_loss": loss, "val_accuracy": accuracy}
             best = min((p["val_loss"] for p in self.curves[number] if "val_loss" in p), default=torch.inf)
             if step == module.timeline.length or point.get("val_loss", torch.inf) < best:
-                loss, accuracy = evaluate(network, dataset, dataset.test, self.eval_batch)
+                loss, accuracy = judge(dataset.test)
                 point |= {"test_loss": loss, "test_accuracy": accuracy}
         return point
 
@@ -173,8 +175,8 @@ class Record(pl.Callback):
         trained = {}
         for number in set(range(len(self.trials))) - set(self.lost):
             with trainer.precision_plugin.forward_context():
-                network, dataset = module.stack.alone(number), module.dataset
-                trained[number] = evaluate(network, dataset, dataset.train, self.eval_batch)
+                network, dataset, sparse = module.stack.alone(number), module.dataset, module.sparse_inputs
+                trained[number] = evaluate(network, dataset, dataset.train, self.eval_batch, sparse=sparse)
         self.eval_seconds += time.perf_counter() - begun
         networks = module.networks()
         for number, (loss, accuracy) in trained.items():

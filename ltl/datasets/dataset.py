@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ltl.errors import LtlError
+from ltl.sparse_inputs import SparseBatch, SparseInputs
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -25,6 +27,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @cached_property
+    def filled(self) -> float:
+        """The fraction of entries of the inputs that are not 0."""
+        return float(torch.count_nonzero(self.inputs)) / max(1, self.inputs.numel())
+
+    @cached_property
+    def sparse(self) -> SparseInputs:
+        """The inputs without their zeros, made when first asked for."""
+        return SparseInputs(self.inputs)
 
     def select(self, indices: Tensor) -> "Split":
         """Return the examples at `indices` (k,) int64, in that order."""
@@ -76,6 +88,11 @@ class Dataset:
         if generator is None:
             raise LtlError("dataset.augment=true needs a generator for each batch, got None: pass a torch.Generator.")
         return self.augment(inputs, generator), targets
+
+    def sparse_batches(self, indices: Sequence[Tensor]) -> tuple[SparseBatch, Tensor]:
+        """Return what `batches` does of a data set that does not augment, the inputs without their zeros."""
+        targets = self.train.targets.index_select(0, torch.cat(list(indices)))
+        return self.train.sparse.batches(indices), targets.view(len(indices), -1, *targets.shape[1:])
 
     def batches(self, indices: Sequence[Tensor], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Return the batches of several networks as (R, b, *), each at its own indices (b,), with its own draws."""

@@ -9,6 +9,7 @@ from torch.func import functional_call, vmap
 
 from ltl.masks import Tensors
 from ltl.models.dropout import Dropout
+from ltl.sparse_inputs import SparseBatch
 
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
@@ -46,6 +47,7 @@ class Stack(nn.Module):
             self._skeleton = (networks[0].to("meta"),)
         self._dropouts = [module for module in self.skeleton.modules() if isinstance(module, Dropout)]
         self.chain = is_chain(self.skeleton)
+        self.takes_sparse = self.chain and not self.plain and _begins_linear(self.skeleton)
 
     @property
     def skeleton(self) -> nn.Module:
@@ -80,10 +82,15 @@ class Stack(nn.Module):
         whole = {name: tensor.detach() for name, tensor in self._tensors().items()}
         return [{name: tensor[number] for name, tensor in whole.items()} for number in range(self.size)]
 
-    def alone(self, number: int) -> Callable[[Tensor], Tensor]:
+    def alone(self, number: int) -> Callable[[Tensor | SparseBatch], Tensor]:
         """Return the function of one network, from inputs (b, *) to outputs (b, *)."""
         if self.plain:
             return self.network
+        if self.chain:
+            return lambda inputs: self._through_chain(
+                inputs if isinstance(inputs, SparseBatch) else inputs.unsqueeze(0),
+                lambda name: self.stacked(name)[number : number + 1],
+            )[0]
         state = self.members()[number]
         return lambda inputs: functional_call(self.skeleton, state, (inputs,))
 
@@ -91,36 +98,43 @@ class Stack(nn.Module):
         """Draw what dropout `module` keeps of every network's tensor of `shape` (b, *): (R, b, *), typed as `like`."""
         return torch.stack([module.draw(like.new_empty(shape), generator) for generator in self.generators])
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor | SparseBatch) -> Tensor:
+        if isinstance(inputs, SparseBatch):
+            return self._through_chain(inputs, self.stacked)
         if self.plain:
             for module in self._dropouts:
                 module.generator = self.generators[0]
             outputs: Tensor = self.network(inputs[0])
             return outputs.unsqueeze(0)
-        return self._through_chain(inputs) if self.chain else self._through_vmap(inputs)
+        return self._through_chain(inputs, self.stacked) if self.chain else self._through_vmap(inputs)
 
     def _tensors(self) -> Tensors:
         """Return what is stacked by name, as (R, *shape)."""
         stored = {name: getattr(self, _flat(name)) for name in self._names}
         return {name: tensor.mT if name in self._linear else tensor for name, tensor in stored.items()}
 
-    def _through_chain(self, inputs: Tensor) -> Tensor:
+    def _through_chain(self, inputs: Tensor | SparseBatch, weights: Callable[[str], Tensor]) -> Tensor:
+        hidden = inputs
         for path, module in self.skeleton.named_children():
             if isinstance(module, nn.Linear):
-                weight = self.stacked(f"{path}.weight")
-                if module.bias is None:
-                    inputs = torch.bmm(inputs, weight)
+                weight = weights(f"{path}.weight")
+                bias = None if module.bias is None else weights(f"{path}.bias").unsqueeze(1)
+                if isinstance(hidden, SparseBatch):
+                    product = hidden.product(weight)
+                    hidden = product if bias is None else product + bias
                 else:
-                    inputs = torch.baddbmm(self.stacked(f"{path}.bias").unsqueeze(1), inputs, weight)
+                    hidden = torch.bmm(hidden, weight) if bias is None else torch.baddbmm(bias, hidden, weight)
             elif isinstance(module, nn.Flatten):
-                inputs = inputs.flatten(2)
-            elif isinstance(module, Dropout):
-                module.kept = self.kept(module, inputs.shape[1:], inputs)
-                inputs = module(inputs)
+                hidden = hidden if isinstance(hidden, SparseBatch) else hidden.flatten(2)
+            elif isinstance(module, Dropout) and module.training:
+                assert isinstance(hidden, Tensor)
+                module.kept = self.kept(module, hidden.shape[1:], hidden)
+                hidden = module(hidden)
                 module.kept = None
             else:
-                inputs = module(inputs)
-        return inputs
+                hidden = module(hidden)
+        assert isinstance(hidden, Tensor)
+        return hidden
 
     def _through_vmap(self, inputs: Tensor) -> Tensor:
         shapes = zip(self._dropouts, self._shapes(inputs), strict=True)
@@ -159,6 +173,11 @@ def is_chain(network: nn.Module) -> bool:
         or (isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1))
         for module in network.children()
     )
+
+
+def _begins_linear(chain: nn.Module) -> bool:
+    layers = [module for module in chain.children() if not isinstance(module, nn.Flatten)]
+    return bool(layers) and isinstance(layers[0], nn.Linear)
 
 
 def _flat(name: str) -> str:

@@ -15,6 +15,7 @@ from ltl.datasets.dataset import Dataset
 from ltl.masks import Tensors, density
 from ltl.models.stack import Stack
 from ltl.rng import stream_seed
+from ltl.sparse_inputs import SparseBatch
 from ltl.training.order import DataOrder
 from ltl.training.sparse import SparseChain
 from ltl.training.start import Start
@@ -49,6 +50,7 @@ class MaskedTraining(pl.LightningModule):
         lr_schedule: Callable[[int], float],
         clip: float | None,
         sparse_below: float,
+        sparse_inputs_below: float,
         stacked: bool,
     ) -> None:
         super().__init__()
@@ -65,6 +67,12 @@ class MaskedTraining(pl.LightningModule):
         self._keys = [(0, 0)] * len(networks)
         self._draws = dataset.augment is not None or self.stack.draws
         device = dataset.train.inputs.device
+        self.sparse_inputs = (  # the first layer's products leave out the inputs that are 0
+            self.stack.takes_sparse
+            and dataset.augment is None
+            and device.type == "cpu"
+            and dataset.train.filled <= sparse_inputs_below
+        )
         self._generators = [torch.Generator(device=device) for _ in networks]
         self._weights: list[nn.Parameter] = []
         self._float_masks: list[Tensor] = []
@@ -147,9 +155,9 @@ class MaskedTraining(pl.LightningModule):
         self.interval_steps += stop - start
         self.seconds += time.perf_counter() - begun
 
-    def masked_step(self, inputs: Tensor, targets: Tensor, optimizer: Any) -> Tensor:
+    def masked_step(self, inputs: Tensor | SparseBatch, targets: Tensor, optimizer: Any) -> Tensor:
         """Do one optimiser step on batches (R, b, *): backward, mask, clip, step; return the detached losses (R,)."""
-        outputs = self._sparse(inputs) if self._sparse else self.stack(inputs)
+        outputs = self._sparse(inputs) if self._sparse and isinstance(inputs, Tensor) else self.stack(inputs)
         if self.stack.plain:
             losses = self.dataset.loss(outputs[0], targets[0]).unsqueeze(0)
         else:
@@ -185,7 +193,7 @@ class MaskedTraining(pl.LightningModule):
             for part in mine:
                 part.mul_(factor)
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, step: int) -> tuple[Tensor | SparseBatch, Tensor]:
         indices = [one.order.indices(key, step) for one, key in zip(self.streams, self._keys, strict=True)]
         if self._processes > 1:
             indices = [one[self._rank :: self._processes] for one in indices]
@@ -194,6 +202,8 @@ class MaskedTraining(pl.LightningModule):
                 keys = (*streams.order.key((turn, draw)), step, self._rank)
                 source.manual_seed(stream_seed("augmentation", streams.augmentation_seed, *keys))
             self.stack.generators = self._generators
+        if self.sparse_inputs and self._sparse is None:
+            return self.dataset.sparse_batches(indices)
         return self.dataset.batches(indices, self._generators)
 
     def _set_lr(self, optimizer: Optimizer, step: int) -> None:
