@@ -63,6 +63,7 @@ class Hardware:
     stack_size: int
     sparse_below: float
     sparse_inputs_below: float
+    graph: bool
     stop_after: float  # seconds
 
 

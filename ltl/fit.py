@@ -78,6 +78,7 @@ def _fit(
         sparse_below=experiment.hardware.sparse_below,
         sparse_inputs_below=experiment.hardware.sparse_inputs_below,
         stacked=job.stacked,
+        graph=experiment.hardware.graph,
     )
 
     def begin(record: Record) -> None:

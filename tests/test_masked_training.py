@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ltl.datasets.dataset import Dataset, Split
 from ltl.models.dropout import Dropout
+from ltl.training.graph import StepGraph
 from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
 from ltl.training.start import Start
@@ -61,6 +62,7 @@ def trained(network: nn.Module, masks: dict[str, Tensor], **options: object) -> 
             "stacked": False,
             "sparse_below": 0,
             "sparse_inputs_below": 0,
+            "graph": False,
             "lr_schedule": lambda step: 0.5 if step > 20 else 1.0,
             **options,
         },  # type: ignore[arg-type]
@@ -167,3 +169,35 @@ def test_dropout_draws_from_its_own_stream() -> None:
         states.append(network.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert all(torch.equal(draw, torch.rand(1, generator=source)) for draw, source in after)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_that_is_played_back_is_the_step(optimizer: str, clip: float | None) -> None:
+    """Batches are read from fixed memory and the learning rate from a tensor; the rate is one that float32 holds."""
+    masks = {name: torch.rand(weight.shape, generator=torch.Generator().manual_seed(9)) < 0.5
+             for name, weight in convolutional().named_parameters() if weight.dim() > 1}  # fmt: skip
+    fills = {name: torch.full_like(mask, 0.25, dtype=torch.float32) for name, mask in list(masks.items())[:1]}
+    played = []
+    step = StepGraph.__call__
+
+    def counted(self: StepGraph, inputs: Tensor, targets: Tensor) -> Tensor:
+        played.append(self)
+        return step(self, inputs, targets)
+
+    ends = []
+    for graph in (False, True):
+        network = convolutional()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(3))
+        fused = partial(OPTIMIZERS[optimizer], lr=2**-7, fused=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StepGraph, "__call__", counted)
+            module = trained(network, masks, optimizer=fused, clip=clip, fills=fills, graph=graph)
+        ends.append({name: tensor.clone() for name, tensor in module.networks()[0].items()})
+        assert bool(played) is graph
+    assert len(set(map(id, played))) == 1
+    assert len(played) == STEPS - 6  # the last step of each chunk goes through Lightning: 7 + 4, 7 + 4 and 7 + 1
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name

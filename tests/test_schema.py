@@ -104,6 +104,7 @@ REFUSED: dict[str, list[Any]] = {
     "hardware.stack_size": [0, *WHOLE],
     "hardware.sparse_below": FRACTION,
     "hardware.sparse_inputs_below": FRACTION,
+    "hardware.graph": SWITCH,
     "hardware.stop_after": ["9", "min", "-3min", 9, "9 min", [], "1d"],
     "hardware.checkpoint_every": RATIO,
     "control.*.mask": CHOICE,

@@ -16,6 +16,7 @@ from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.masks import Tensors
 from ltl.results import read_table
+from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
 
 PRUNERS = sorted(path.stem for path in (CONF / "pruner").glob("*.yaml"))
@@ -131,3 +132,21 @@ def test_sparse_products_train_what_masked_dense_ones_do(
     fixed += ("pruner.momentum=saved", "pruner.rate=0.6", f"hardware.stack={way}", "hardware.chunk=7")
     runs = [trained(*fixed, f"hardware.sparse_below={below}", folder=f"below-{below}") for below in (0, 0.5)]
     assert_alike(*runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("family", ["perceptron", "dropout"])
+def test_leaving_out_inputs_that_are_0_trains_the_same(
+    trained: Callable[..., object], monkeypatch: pytest.MonkeyPatch, family: str, optimizer: str
+) -> None:
+    """The same rows, masks and weights, where sparse products take over in the second round as well."""
+    taken: list[int] = []
+    make = SparseInputs.batches
+    monkeypatch.setattr(SparseInputs, "batches", lambda self, indices: taken.append(1) or make(self, indices))
+    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner.rate=0.6", "hardware.sparse_below=0.2", "clip=0.5")
+    runs = []
+    for below in (0, 1):
+        assert not taken
+        runs.append(trained(*fixed, f"hardware.sparse_inputs_below={below}", folder=f"below-{below}"))
+    assert_alike(*runs)  # type: ignore[arg-type]
+    assert len(taken) >= 2 * 200  # of both rounds above a density of 0.2

@@ -16,6 +16,7 @@ from ltl.masks import Tensors, density
 from ltl.models.stack import Stack
 from ltl.rng import stream_seed
 from ltl.sparse_inputs import SparseBatch
+from ltl.training.graph import StepGraph, recordable
 from ltl.training.order import DataOrder
 from ltl.training.sparse import SparseChain
 from ltl.training.start import Start
@@ -52,12 +53,14 @@ class MaskedTraining(pl.LightningModule):
         sparse_below: float,
         sparse_inputs_below: float,
         stacked: bool,
+        graph: bool,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.stack = Stack(networks, stacked=stacked)
         self.streams, self.dataset, self.timeline = streams, dataset, timeline
         self.build_optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
+        self.graph = graph  # optimiser steps are recorded and played back, where they can be
         self.sparse_below = sparse_below  # the density from which on perceptrons train by sparse products
         self.position: Position = (0, timeline.first[0])
         self.lr_held = False  # the learning rate stays at the schedule's last value
@@ -78,6 +81,8 @@ class MaskedTraining(pl.LightningModule):
         self._float_masks: list[Tensor] = []
         self._fills: list[tuple[Tensor, Tensor, Tensor]] = []
         self._sparse: SparseChain | None = None
+        self._graph: StepGraph | None = None
+        self._graphs = False
         self._base_lrs: list[float] = []
         self._lr_factor: float | None = None
         self._rank, self._processes, self._autocast = 0, 1, False
@@ -120,6 +125,7 @@ class MaskedTraining(pl.LightningModule):
         possible = self.stack.chain and names and not self._fills and self._processes == 1
         pays = possible and sum(map(density, masks)) <= self.sparse_below * len(masks)
         self._sparse = SparseChain(self.stack, masks) if pays else None
+        self._graph = None  # it was recorded with other masks and optimiser state
 
     def pruned(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Return the parameters that have pruned entries, with a bool tensor that marks them."""
@@ -129,6 +135,8 @@ class MaskedTraining(pl.LightningModule):
         """Look up once what every step asks."""
         self._rank, self._processes = self.trainer.global_rank, self.trainer.world_size
         self._autocast = "mixed" in str(self.trainer.precision)
+        alone = self._processes == 1 and not self.stack.draws  # a draw or an exchange within a step is not played back
+        self._graphs = self.graph and alone and not self.sparse_inputs and all(map(recordable, self.trainer.optimizers))
 
     def forget_lr(self) -> None:
         """Write the learning rate anew at the next step: the optimiser's own copy was replaced."""
@@ -145,11 +153,17 @@ class MaskedTraining(pl.LightningModule):
         lightning_optimizer: Any = self.optimizers()
         optimizer: Optimizer = lightning_optimizer.optimizer
         total = torch.zeros(self.stack.size, device=self.device)
+        graph = self._step_graph(optimizer)
         with self._sparse.lifted(optimizer) if self._sparse else nullcontext():
             for step in range(start, stop):
                 inputs, targets = self._batch(step)
                 self._set_lr(optimizer, step)
-                total += self.masked_step(inputs, targets, lightning_optimizer if step == stop - 1 else optimizer)
+                if step == stop - 1:
+                    total += self.masked_step(inputs, targets, lightning_optimizer)
+                elif graph is not None and isinstance(inputs, Tensor):
+                    total += graph(inputs, targets)
+                else:
+                    total += self.masked_step(inputs, targets, optimizer)
         self.position = (turn, stop)
         self.interval_loss = self.interval_loss.to(total.device) + total
         self.interval_steps += stop - start
@@ -175,10 +189,15 @@ class MaskedTraining(pl.LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         for weight, pruned, fill in self._fills:
-            weight[pruned] = fill[pruned]
+            weight.copy_(torch.where(pruned, fill, weight))
         if self._autocast:
             torch.clear_autocast_cache()  # it holds low-precision copies of the weights before this step
         return losses.detach()
+
+    def _step_graph(self, optimizer: Optimizer) -> StepGraph | None:
+        if self._graphs and self._sparse is None and self._graph is None:
+            self._graph = StepGraph(self.masked_step, optimizer, self.device)
+        return self._graph
 
     def _clip(self, largest: float) -> None:
         """Scale each network's gradient down to the norm `largest`, if it is longer."""
@@ -210,7 +229,12 @@ class MaskedTraining(pl.LightningModule):
         factor = self.lr_schedule(self.timeline.length - 1 if self.lr_held else step)
         if factor != self._lr_factor:
             for group, base in zip(optimizer.param_groups, self._base_lrs, strict=True):
-                group["lr"] = base * factor
+                if not self._graphs:
+                    group["lr"] = base * factor
+                elif isinstance(group["lr"], Tensor) and group["lr"].device == self.device:
+                    group["lr"].fill_(base * factor)  # a recorded step reads it there
+                else:
+                    group["lr"] = torch.tensor(base * factor, device=self.device)
             self._lr_factor = factor
 
 

@@ -1,0 +1,99 @@
+"""Products that leave out the inputs that are 0, against dense ones in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ltl.datasets.dataset import Dataset, Split
+from ltl.models.stack import Stack
+from ltl.sparse_inputs import SparseInputs
+from ltl.training.evaluation import evaluate
+
+EXAMPLES, OUT = 12, 5
+
+
+@pytest.fixture
+def inputs() -> Tensor:
+    """Twelve images of 3 × 4, a fifth of them filled; one is all 0, and so is one pixel."""
+    source = torch.Generator().manual_seed(0)
+    images = torch.randn(EXAMPLES, 1, 3, 4, generator=source, dtype=torch.float64)
+    images *= torch.rand(images.shape, generator=source) < 0.2
+    images[3], images[:, :, 1, 1] = 0, 0
+    return images
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+def test_products_and_gradients_are_those_of_dense_inputs(inputs: Tensor, networks: int) -> None:
+    """Each network at its own indices, one example twice in a batch."""
+    source = torch.Generator().manual_seed(1)
+    indices = [torch.randint(0, EXAMPLES, (7,), generator=source) for _ in range(networks)]
+    indices[0][:2] = 3
+    weight = torch.randn(networks, 12, OUT, generator=source, dtype=torch.float64)
+    towards = torch.randn(networks, 7, OUT, generator=source, dtype=torch.float64)
+    ours, theirs = (weight.clone().requires_grad_() for _ in range(2))
+    batches = SparseInputs(inputs).batches(indices)
+    expected = torch.stack([inputs[one] for one in indices]).flatten(2) @ theirs
+    product = batches.product(ours)
+    assert product.shape == (networks, 7, OUT)
+    assert torch.allclose(product, expected, rtol=0, atol=1e-14)
+    (product * towards).sum().backward()
+    (expected * towards).sum().backward()
+    assert ours.grad is not None and theirs.grad is not None
+    assert torch.allclose(ours.grad, theirs.grad, rtol=0, atol=1e-14)
+    assert (ours.grad[:, 5] == 0).all()  # of the pixel that is always 0
+    assert torch.autograd.gradcheck(batches.product, weight.clone().requires_grad_())
+
+
+def test_a_split_is_read_in_its_order(inputs: Tensor) -> None:
+    """The last part may be shorter."""
+    weight = torch.eye(12, dtype=torch.float64).unsqueeze(0)
+    parts = [part.product(weight)[0] for part in SparseInputs(inputs).split(5)]
+    assert [len(part) for part in parts] == [5, 5, 2]
+    assert torch.equal(torch.cat(parts), inputs.flatten(1))
+
+
+def test_reading_a_batch_leaves_the_examples_as_they_are(inputs: Tensor) -> None:
+    """Shifting the indices of the second network is done on a copy."""
+    rows = SparseInputs(inputs)
+    weight = torch.eye(12, dtype=torch.float64).expand(2, 12, 12)
+    for _ in range(2):
+        product = rows.batches([torch.arange(6), torch.arange(6)]).product(weight)
+        assert torch.equal(product[0], product[1])
+        assert torch.equal(product[0], inputs[:6].flatten(1))
+
+
+def test_evaluations_agree_with_those_of_dense_inputs(inputs: Tensor) -> None:
+    """Through a stack's own function of one network, with and without a bias."""
+    source = torch.Generator().manual_seed(2)
+    split = Split(inputs, torch.randint(0, OUT, (EXAMPLES,), generator=source))
+    dataset = Dataset("noise", True, split, split, split, (1, 3, 4), OUT, None)
+    networks = []
+    for _ in range(2):
+        first, last = torch.nn.Linear(12, 6, bias=False), torch.nn.Linear(6, OUT)
+        networks.append(torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.ReLU(), last))
+    for network in networks:
+        for parameter in network.parameters():
+            with torch.no_grad():
+                parameter.copy_(torch.randn(parameter.shape, generator=source))
+    stack = Stack([network.double() for network in networks], stacked=True).eval()
+    assert stack.takes_sparse
+    found = [[evaluate(stack.alone(one), dataset, split, 5, sparse=sparse) for one in (0, 1)] for sparse in (0, 1)]
+    for dense, sparse in zip(*found, strict=True):
+        assert dense == pytest.approx(sparse, rel=1e-6)
+    assert found[0][0] != found[0][1]
+
+
+def test_only_chains_that_begin_with_a_linear_layer_take_sparse_inputs() -> None:
+    """A layer before it would have to see the zeros."""
+    linear = torch.nn.Linear(12, 6)
+    for layers, takes in (
+        ([torch.nn.Flatten(), linear], True),
+        ([torch.nn.Flatten(), torch.nn.Tanh(), linear], False),
+        ([torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), linear], False),
+    ):
+        assert Stack([torch.nn.Sequential(*layers)] * 2, stacked=True).takes_sparse is takes
+
+
+def test_a_split_knows_how_much_of_it_is_filled(inputs: Tensor) -> None:
+    expected = float((inputs != 0).double().mean())
+    assert Split(inputs, torch.zeros(EXAMPLES)).filled == pytest.approx(expected)
