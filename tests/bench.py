@@ -122,22 +122,29 @@ def ltl_run(root: Path, *overrides: str, folder: Path | None = None) -> dict[str
     }
 
 
-def write_noise(root: Path) -> None:
-    """Write files of MNIST's and CIFAR-10's formats and sizes: random pixels, a fifth of them not 0, random labels."""
+def noise(source: np.random.Generator, filled: float, *shape: int) -> NDArray[np.uint8]:
+    """Draw random pixels, the fraction `filled` of them not 0."""
+    return (source.integers(1, 256, shape) * (source.random(shape) < filled)).astype(np.uint8)
+
+
+def write_digits(root: Path, filled: float) -> None:
+    """Write files of MNIST's format and size, with random pixels and labels."""
     source = np.random.default_rng(0)
-
-    def images(*shape: int) -> NDArray[np.uint8]:
-        return (source.integers(0, 256, shape) * (source.random(shape) < 0.2)).astype(np.uint8)
-
-    (root / "mnist").mkdir()
+    (root / "mnist").mkdir(parents=True)
     for split, count in (("train", 60_000), ("t10k", 10_000)):
         labels = source.integers(0, 10, count).astype(np.uint8)
-        (root / "mnist" / f"{split}-images-idx3-ubyte.gz").write_bytes(idx_bytes(images(count, 28, 28)))
+        (root / "mnist" / f"{split}-images-idx3-ubyte.gz").write_bytes(idx_bytes(noise(source, filled, count, 28, 28)))
         (root / "mnist" / f"{split}-labels-idx1-ubyte.gz").write_bytes(idx_bytes(labels))
+
+
+def write_noise(root: Path) -> None:
+    """Write files of MNIST's and CIFAR-10's formats and sizes; as in MNIST, a fifth of the pixels are not 0."""
+    write_digits(root, 0.19)
+    source = np.random.default_rng(0)
     folder = root / "cifar10" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
-        records = images(10_000, 3073)
+        records = noise(source, 0.19, 10_000, 3073)
         records[:, 0] = source.integers(0, 10, 10_000)
         records.tofile(folder / f"{name}.bin")
 
@@ -251,6 +258,23 @@ def seconds_of_rounds(root: Path, *overrides: str) -> list[float]:
     return [statistics.mean(float(row["seconds"]) for row in rows if row["round"] == turn) for turn in ("0", "1")]
 
 
+def inputs(root: Path, scale: int) -> None:
+    """Training time of a stack that leaves out inputs that are 0, of its time with all: what the rule rests on."""
+    for filled in (0.1, 0.19, 0.3, 0.5):
+        data = root / f"filled-{filled}"
+        write_digits(data, filled)
+        fixed = ("dataset=mnist", "trials=8", "control=none", f"length={1000 // scale}it", "pruner.rounds=0")
+        ratios = []
+        for _ in range(REPEATS):
+            ways = [1 / ltl_run(data, *fixed, f"hardware.sparse_inputs_below={below}")["training"] for below in (0, 1)]
+            ratios.append(ways[1] / ways[0])
+        print(
+            f"LeNet-300-100, stack of 8, {filled:.0%} of inputs filled: {statistics.median(ratios):.2f} of the time "
+            f"with all inputs ({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
+
+
 def rule(root: Path, scale: int) -> None:
     """Training time a network side by side, of its time in turn: what `hardware.stack=auto` decides by."""
     cases = {
@@ -295,17 +319,64 @@ def memory(root: Path, scale: int) -> None:
     )
 
 
+def bytes_moved(network: nn.Module, inputs: torch.Tensor, width: int) -> int:
+    """Return the bytes that an optimiser step moves at least if every layer is a kernel: activations of `width` bytes.
+
+    Forwards each layer reads its inputs and writes its outputs; backwards it reads both sides' and writes the inputs'
+    gradients. Weights are read twice, gradients written and read, and momentum and weights read and written.
+    """
+    activations = 0
+
+    def count(_: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        nonlocal activations
+        activations += (given[0].numel() + out.numel()) + (2 * given[0].numel() + out.numel())
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    with torch.no_grad():
+        network(inputs)
+    for hook in hooks:
+        hook.remove()
+    return activations * width + 8 * 4 * sum(one.numel() for one in network.parameters())
+
+
+def bandwidth(device: str) -> float:
+    """Return the bytes a second of a copy on `device`, read and written."""
+    source = torch.empty(2**28, device=device)
+    target = torch.empty_like(source)
+    best = 0.0
+    for _ in range(10):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize()
+        best = max(best, 2 * source.numel() * 4 / (time.perf_counter() - begun))
+    return best
+
+
 def gpu(root: Path, scale: int) -> None:
     """Sixteen ResNet-20 side by side on a GPU, counted each, against the eager loop of one; and five LeNets."""
     if not torch.cuda.is_available():
         print("GPU: there is none here; nothing was measured", flush=True)
         return
+    from ltl.models.resnet import ResNet
+
+    print(torch.cuda.get_device_name(), flush=True)
+    network = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16)
+    limit = bandwidth("cuda")
     steps = 500 // scale
     fixed = ["dataset=cifar10", "model=resnet20", "dataset.augment=false", f"length={steps}it", "pruner.rounds=1"]
     hand = partial(resnet_loop, root, 128, steps, device="cuda")
     for hardware in ("gpu", "gpu_bf16"):
-        ours = partial(ltl_run, root, *fixed, f"hardware={hardware}", "trials=16")
-        compare(f"ResNet-20, batch 128, 16 side by side, hardware={hardware}", hand, ours)
+        for graph in ("false", "true"):
+            ours = partial(ltl_run, root, *fixed, f"hardware={hardware}", f"hardware.graph={graph}", "trials=16")
+            compare(f"ResNet-20, batch 128, 16 side by side, hardware={hardware}, graph={graph}", hand, ours)
+        moved = bytes_moved(network, torch.zeros(128, 3, 32, 32), 2 if hardware == "gpu_bf16" else 4)
+        print(
+            f"bandwidth limit at {limit / 1e9:.0f} GB/s and {moved / 1e6:.0f} MB a step: {limit / moved:.0f} "
+            "network-steps/s",
+            flush=True,
+        )
     speed = ltl_run(root, "dataset=mnist", "hardware=gpu", "trials=5", f"length={5000 // scale}it", "pruner.rounds=1")
     minutes = 17 * 5 * 50_000 / speed["all but evaluation"] / 60
     print(
@@ -313,7 +384,7 @@ def gpu(root: Path, scale: int) -> None:
     )
 
 
-PARTS = {part.__name__: part for part in (lenet, stack, cores, sparse, rule, resnet, memory, gpu)}
+PARTS = {part.__name__: part for part in (lenet, stack, cores, sparse, inputs, rule, resnet, memory, gpu)}
 
 
 def child(kind: str, root: Path, steps: int) -> None:

@@ -40,6 +40,16 @@ def test_bf16_with_channels_last_gives_the_same_hashes_twice(launch: Launch) -> 
     assert float(rows(full)[0]["test_loss"]) == pytest.approx(float(rows(once)[0]["test_loss"]), rel=0.05)
 
 
+def test_bf16_leaves_sparse_products_as_they_are(launch: Launch) -> None:
+    """Below hardware.sparse_below products stay in float32, also where two trials train side by side."""
+    fixed = ("hardware.sparse_below=0.9", "hardware.sparse_inputs_below=1", "trials=2", "pruner.rate=0.5")
+    low = launch(*fixed, "hardware.precision=bf16-mixed", folder="low")
+    full = launch(*fixed, folder="full")
+    for left, right in zip(rows(low), rows(full), strict=True):
+        assert float(left["test_loss"]) == pytest.approx(float(right["test_loss"]), rel=0.05)
+    assert rows(low)[0]["test_loss"] != rows(full)[0]["test_loss"]
+
+
 def test_channels_last_changes_no_draw(launch: Launch) -> None:
     """θ₀ and the random masks do not depend on how weights lie in memory; results agree up to rounding."""
     plain, last = (

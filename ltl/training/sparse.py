@@ -55,20 +55,23 @@ class Layer:
 
 
 class _Product(torch.autograd.Function):
-    """The product of a sparse and a dense matrix, with the gradient of the kept values alone."""
+    """The product of a sparse and a dense matrix, with the gradient of the kept values alone; never by autocast."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
+        inputs = inputs.to(values.dtype)
         ctx.layer = layer
         ctx.save_for_backward(inputs)
-        return layer.matrix @ inputs
+        with torch.autocast(inputs.device.type, enabled=False):
+            return layer.matrix @ inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (inputs,), (gradient,) = ctx.saved_tensors, gradients
         layer: Layer = ctx.layer
-        sampled = torch.sparse.sampled_addmm(layer.zeros, gradient, inputs.t(), beta=0.0).values()
-        return sampled, layer.transposed() @ gradient if ctx.needs_input_grad[1] else None, None
+        with torch.autocast(inputs.device.type, enabled=False):
+            sampled = torch.sparse.sampled_addmm(layer.zeros, gradient, inputs.t(), beta=0.0).values()
+            return sampled, layer.transposed() @ gradient if ctx.needs_input_grad[1] else None, None
 
 
 class SparseChain:
