@@ -157,8 +157,8 @@ class Record(pl.Callback):
         """Return `point` with what an evaluation of network `number` shows."""
         module = self._module
         assert module is not None
-        step, dataset, network = point["step"], module.dataset, module.stack.alone(number)
-        judge = partial(evaluate, network, dataset, batch=self.eval_batch, sparse=module.sparse_inputs)
+        step, dataset, (network, sparse) = point["step"], module.dataset, module.judged(number)
+        judge = partial(evaluate, network, dataset, batch=self.eval_batch, sparse=sparse)
         with trainer.precision_plugin.forward_context():
             if len(dataset.validation.targets):
                 loss, accuracy = judge(dataset.validation)
@@ -175,7 +175,7 @@ class Record(pl.Callback):
         trained = {}
         for number in set(range(len(self.trials))) - set(self.lost):
             with trainer.precision_plugin.forward_context():
-                network, dataset, sparse = module.stack.alone(number), module.dataset, module.sparse_inputs
+                dataset, (network, sparse) = module.dataset, module.judged(number)
                 trained[number] = evaluate(network, dataset, dataset.train, self.eval_batch, sparse=sparse)
         self.eval_seconds += time.perf_counter() - begun
         networks = module.networks()

@@ -80,6 +80,7 @@ class MaskedTraining(pl.LightningModule):
         self._weights: list[nn.Parameter] = []
         self._float_masks: list[Tensor] = []
         self._fills: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._densities: list[float] = []
         self._sparse: SparseChain | None = None
         self._graph: StepGraph | None = None
         self._graphs = False
@@ -100,6 +101,15 @@ class MaskedTraining(pl.LightningModule):
     def networks(self) -> list[Tensors]:
         """Return every network's parameters and buffers by name, as views on the storage that is trained."""
         return self.stack.members()
+
+    def judged(self, number: int) -> tuple[Callable[..., Tensor], bool]:
+        """Return the function of one network for evaluations, and whether to hand it inputs without their zeros.
+
+        Where sparse products train, they evaluate too from half that density on: many examples at a time are dear.
+        """
+        if self._sparse is not None and self._densities[number] <= self.sparse_below / 2:
+            return self._sparse.alone(number), False
+        return self.stack.alone(number), self.sparse_inputs
 
     def hold(self, starts: Sequence[Start]) -> None:
         """Keep each network's pruned weights at its start's fill from now on, and set them to it."""
@@ -123,7 +133,8 @@ class MaskedTraining(pl.LightningModule):
                         self._fills.append((now[name].detach(), pruned, fill))
         masks = [start.masks for start in starts]
         possible = self.stack.chain and names and not self._fills and self._processes == 1
-        pays = possible and sum(map(density, masks)) <= self.sparse_below * len(masks)
+        self._densities = [density(mask) for mask in masks]
+        pays = possible and sum(self._densities) <= self.sparse_below * len(masks)
         self._sparse = SparseChain(self.stack, masks) if pays else None
         self._graph = None  # it was recorded with other masks and optimiser state
 

@@ -1,7 +1,7 @@
 """Perceptrons trained over their kept weights alone: sparse products, block-diagonal over a stack of networks."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -131,6 +131,25 @@ class SparseChain:
             elif not isinstance(module, nn.Flatten):
                 hidden = module(hidden)
         return hidden.view(size, -1, batch).transpose(1, 2)
+
+    def alone(self, number: int) -> Callable[[Tensor], Tensor]:
+        """Return the function of one network as it is now, from inputs (b, *) to outputs (b, *), for evaluations."""
+        state = self.stack.members()[number]
+        matrices = {name: state[name].detach().to_sparse_csr() for name in self.layers}
+
+        def network(inputs: Tensor) -> Tensor:
+            hidden = inputs.flatten(1).t()
+            for path, module in self.stack.skeleton.named_children():
+                if isinstance(module, nn.Linear):
+                    with torch.autocast(inputs.device.type, enabled=False):
+                        hidden = matrices[f"{path}.weight"] @ hidden
+                    if module.bias is not None:
+                        hidden = hidden + state[f"{path}.bias"].unsqueeze(1)
+                elif not isinstance(module, nn.Flatten):
+                    hidden = module(hidden)
+            return hidden.t()
+
+        return network
 
     def gradients(self) -> list[tuple[Tensor, ...]]:
         """Return the gradients of the kept values, each layer's cut into those of each network."""
