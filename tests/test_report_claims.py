@@ -8,6 +8,7 @@ import pytest
 from report_rows import Curve, flat, make_run
 
 from ltl.errors import LtlError
+from ltl.report import comparison
 from ltl.report.claims import claim_of, compare, not_comparable
 from ltl.report.comparison import Comparison, judge
 from ltl.report.load import load
@@ -224,6 +225,22 @@ def test_where_reinitialised_masks_fall_below_dense(tmp_path: Path, first: int, 
 def test_a_control_that_never_falls_does_not_reproduce_its_fall(tmp_path: Path) -> None:
     result = judged(tmp_path, ONSET, gains=falling(11), rounds=7)
     assert result.words() == "undecided (not below dense in the last round in 5 trials)"
+
+
+def test_rounds_that_end_too_early_measure_no_onset(tmp_path: Path) -> None:
+    """Below dense in the last rounds there are; whether it would have lasted is not known."""
+    result = judged(tmp_path, ONSET, gains=falling(3), rounds=5)
+    assert result.words() == "not measured (the rounds end at 33%)"
+
+
+@pytest.mark.parametrize(("bounded", "word"), [(0, "not reproduced"), (1, "undecided")])
+def test_an_onset_that_may_lie_lower_is_not_shown_to_lie_higher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounded: int, word: str
+) -> None:
+    """One of five trials is above dense again in the last round, so its onset is an upper bound."""
+    onsets = {str(trial): math.log(0.8) for trial in range(4)} | {"4": math.log(0.2)}
+    monkeypatch.setattr(comparison, "below_dense", lambda rows, arm: (onsets, bounded))
+    assert judged(tmp_path, ONSET, gains=falling(1)).word == word
 
 
 def test_an_interval_that_meets_the_band_only_in_part_is_undecided() -> None:
