@@ -86,13 +86,15 @@ class Stack(nn.Module):
         """Return the function of one network, from inputs (b, *) to outputs (b, *)."""
         if self.plain:
             return self.network
-        if self.chain:
-            return lambda inputs: self._through_chain(
-                inputs if isinstance(inputs, SparseBatch) else inputs.unsqueeze(0),
-                lambda name: self.stacked(name)[number : number + 1],
-            )[0]
         state = self.members()[number]
-        return lambda inputs: functional_call(self.skeleton, state, (inputs,))
+
+        def network(inputs: Tensor | SparseBatch) -> Tensor:
+            if isinstance(inputs, SparseBatch):
+                return self._through_chain(inputs, lambda name: self.stacked(name)[number : number + 1])[0]
+            outputs: Tensor = functional_call(self.skeleton, state, (inputs,))
+            return outputs
+
+        return network
 
     def kept(self, module: Dropout, shape: torch.Size, like: Tensor) -> Tensor:
         """Draw what dropout `module` keeps of every network's tensor of `shape` (b, *): (R, b, *), typed as `like`."""
