@@ -201,3 +201,11 @@ def test_a_step_that_is_played_back_is_the_step(optimizer: str, clip: float | No
     assert len(played) == STEPS - 6  # the last step of each chunk goes through Lightning: 7 + 4, 7 + 4 and 7 + 1
     for name, tensor in ends[0].items():
         assert torch.equal(tensor, ends[1][name]), name
+
+
+def test_only_fused_optimisers_are_played_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others keep their count of steps in the processor's memory, where a recording does not see it."""
+    monkeypatch.setattr(StepGraph, "__call__", lambda self, inputs, targets: pytest.fail("played back"))
+    for fused, dropout in ((False, 0.0), (True, 0.5)):
+        network = nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(36, 3)) if dropout else convolutional()
+        trained(network, {}, optimizer=partial(torch.optim.Adam, lr=1e-2, fused=fused), graph=True)
