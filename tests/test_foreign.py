@@ -158,7 +158,8 @@ def reference(rewind_epoch: int) -> tuple[dict[str, Tensor], list[dict[str, Tens
                     name: value * masks[name] if name in masks else value for name, value in network.named_parameters()
                 }
                 optimizer.zero_grad()
-                F.cross_entropy(functional_call(network, effective, (INPUTS[batch],)), TARGETS[batch]).backward()
+                inputs = INPUTS[batch].clone()  # laid out as a loader does: some processors add in another order if not
+                F.cross_entropy(functional_call(network, effective, (inputs,)), TARGETS[batch]).backward()
                 nn.utils.clip_grad_norm_(network.parameters(), CLIP)
                 optimizer.step()
             optimizer.param_groups[0]["lr"] *= 0.5
