@@ -1,5 +1,6 @@
 """What a run consists of: every trial's search, then its controls, each one `Trainer.fit`."""
 
+import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -253,7 +254,7 @@ class Experiment:
                 paths = {trial: found[trial, at] for trial, at in wanted if at == turn}
                 for group in self._of_one_size(paths.values()):
                     alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
-                    yield from self._retrained(alike, partial(self._small, group[0]), done, f"-{turn:02d}")
+                    yield from self._retrained(alike, partial(self._small, group[0]), done)
 
     def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Return the tickets of one round, those together that keep as many weights; all those of one search do."""
@@ -269,27 +270,18 @@ class Experiment:
         members: Sequence[tuple[Key, int, Callable[[], Start]]],
         model: Callable[[], "partial[nn.Module]"],
         done: Callable[[Key], bool],
-        suffix: str = "",
     ) -> Iterator[Job]:
-        """Yield the jobs that train `members` (key, first step, start): side by side, or one after another."""
-        if not members or all(done(key) for key, _, _ in members):
-            return
-        trial, arm = members[0][0][:2]
-        if not self.together():
-            keys, first, starts = zip(*members, strict=True)
-            network = Network(Given(starts), keys)
-            yield Job(
-                f"trial-{trial}-{arm}{suffix}", (network,), model, self._timeline(first, frozenset()), Retrain, False
-            )
-            return
+        """Yield the jobs that train `members` (key, first step, start): side by side, or one by one."""
+        together = self.together()
         for step in sorted({first for _, first, _ in members}):
-            left = [(key, start) for key, first, start in members if first == step and not done(key)]
+            left = [(key, make) for key, first, make in members if first == step and not done(key)]
             left.sort(key=lambda member: member[0][3])  # by round: networks of one density share a stack
-            for group in _batched(left, self.hardware.stack_size):
-                networks = tuple(Network(Given([start]), (key,)) for key, start in group)
-                (trial, _, draw, turn) = group[0][0]
-                name = f"trial-{trial}-{arm}-round-{turn:02d}-draw-{draw}-and-{len(group) - 1}-more"
-                yield Job(name, networks, model, self._timeline([step], frozenset()), Retrain, stacked=True)
+            for group in _batched(left, self.hardware.stack_size if together else 1):
+                networks = tuple(Network(Given(make), (key,)) for key, make in group)
+                # Named for all its networks: a resume that adds controls may form other groups.
+                digest = hashlib.sha256(repr([key for key, _ in group]).encode()).hexdigest()[:12]
+                name = f"{group[0][0][1]}-{digest}"
+                yield Job(name, networks, model, self._timeline([step], frozenset()), Retrain, together)
 
     def _rewind_step(self, path: Path) -> int:
         return _number(load(path), "rewind_step") if self.tickets else self.rewind_step

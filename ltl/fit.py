@@ -113,7 +113,7 @@ def _fit(
     trainer = _trainer(experiment, job.timeline, [cycle, record, shown, checkpoint])
     with suppress(Diverged):
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
-    if job.stacked and isinstance(cycle, Retrain) and rank() == 0:
+    if isinstance(cycle, Retrain) and rank() == 0:
         path.unlink(missing_ok=True)  # its rows are written, and no later round goes on from it
     lost = {trials[number]: reason for number, reason in record.lost.items()}
     del trainer, module, record, shown

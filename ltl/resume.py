@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,8 +32,8 @@ def folder_of(arguments: Sequence[str]) -> Path | None:
 def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictConfig:
     """Return the configuration of `folder` with the overrides that a resume may make.
 
-    pruner.rounds may grow; logger, hardware, report and tags may change; any other override must say what the run
-    already has. LtlError names the key otherwise.
+    pruner.rounds and the controls may grow; logger, hardware, report and tags may change; any other override must say
+    what the run already has. LtlError names the key otherwise.
     """
     stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(stored, DictConfig)
@@ -42,15 +43,18 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     schema.check(new_cfg)
     old, wanted, kept = (dict(schema.leaves(OmegaConf.to_container(cfg))) for cfg in (old_cfg, new_cfg, stored))
     for key in sorted({*old, *wanted}):
-        if old.get(key) == wanted.get(key):
+        if old.get(key) == wanted.get(key) or _is_control(key):
             continue
         if key == "pruner.rounds" and wanted[key] >= kept[key]:
             stored.pruner.rounds = wanted[key]
         elif (key in _STAY or key.split(".")[0] not in _MAY_CHANGE) and wanted.get(key) != kept.get(key):
             raise LtlError(
                 f"{key}={wanted.get(key)} differs from the run in {folder}, which has {kept.get(key)}: a resume may "
-                "change pruner.rounds (to more), logger and hardware only; start a new run for anything else."
+                "change pruner.rounds and controls (to more), logger and hardware only; start a new run for anything "
+                "else."
             )
+    if any(old.get(key) != wanted.get(key) for key in {*old, *wanted} if _is_control(key)):
+        _add_controls(stored, new_cfg, folder)
     for section in _MAY_CHANGE:
         if new_cfg[section] != old_cfg[section]:
             stored[section] = new_cfg[section]
@@ -58,3 +62,40 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
         OmegaConf.update(stored, key, kept[key])
     schema.check(stored)
     return stored
+
+
+def _is_control(key: str) -> bool:
+    return key == "draws" or key.partition(".")[0] == "control"
+
+
+def _add_controls(stored: DictConfig, wanted: DictConfig, folder: Path) -> None:
+    """Take the controls of `wanted` over into `stored`; LtlError if one that was there is missing or has less to do."""
+    before, after = _controls(stored), _controls(wanted)
+    for arm, has in before.items():
+        if arm not in after:
+            raise LtlError(
+                f"control={sorted(after)} leaves out {arm}, which the run in {folder} has: a resume may add controls, "
+                "not take them away."
+            )
+        gets = after[arm]
+        for key in has:
+            if not _holds(gets[key], has[key]):
+                raise LtlError(
+                    f"control.{arm}.{key}={gets[key]} differs from the run in {folder}, which has {has[key]}: a resume "
+                    "may add rounds and draws of a control; start a new run for anything else."
+                )
+    stored.control, stored.draws = wanted.control, wanted.draws
+
+
+def _controls(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    controls: dict[str, dict[str, Any]] = OmegaConf.to_container(cfg.control, resolve=True)  # type: ignore[assignment]
+    return controls
+
+
+def _holds(value: Any, before: Any) -> bool:
+    """Return whether a control's `value` has all that it had before: draws are a number, rounds a list or "all"."""
+    if isinstance(value, int) and isinstance(before, int):
+        return value >= before
+    if isinstance(value, list) and isinstance(before, list):
+        return set(value) >= set(before)
+    return bool(value in (before, "all"))

@@ -280,6 +280,10 @@ def test_a_run_is_whole(finished: Path) -> None:
         (["seed=4"], "seed=4 differs from the run in runs/first, which has 3: a resume may change pruner.rounds"),
         (["pruner.rounds=1"], "pruner.rounds=1 differs from the run in runs/first, which has 2"),
         (["model=conv2"], "differs from the run in runs/first"),
+        (["control=[random_mask]"], "control=['random_mask'] leaves out reinit, which the run in runs/first has"),
+        (["control.reinit.rounds=[1]"], "control.reinit.rounds=[1] differs from the run in runs/first, which has all"),
+        (["control.reinit.draws=0"], "control.reinit.draws=0 is not possible"),
+        (["control.reinit.mask=shuffled"], "control.reinit.mask=shuffled differs from the run in runs/first"),
         (["pruner.rounds=many"], "pruner.rounds=many is not possible: it must be a whole number"),
         (["hardware.threads=0"], "hardware.threads=0 is not possible"),
         (["sede=4"], "sede=4 is not possible: there is no key sede. Did you mean seed?"),
@@ -338,12 +342,16 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
     assert (status["state"], status["reason"]) == ("failed", "interrupted by the user")
     before = read_table(tmp_path / "run/rounds.csv")
     assert 1 <= len(before) < 4, "the run had ended before it was interrupted: make it longer"
-    done = ltl(tmp_path, "resume=run", "pruner.rounds=4", "logger=none")
+    done = ltl(tmp_path, "resume=run", "pruner.rounds=4", "control=[reinit]", "control.reinit.rounds=[4]")
     assert (done.returncode, done.stderr) == (0, "")
+    more = ltl(tmp_path, "resume=run", "control=[reinit]", "control.reinit.rounds=[2,4]", "draws=2")
+    assert (more.returncode, more.stderr) == (0, "")
     after = read_table(tmp_path / "run/rounds.csv")
     for old, new in zip(before, after, strict=False):
         assert {**old, **dict.fromkeys(TIME_COLUMNS)} == {**new, **dict.fromkeys(TIME_COLUMNS)}
-    assert [row["round"] for row in after] == ["0", "1", "2", "3", "4"]
+    assert [row["round"] for row in after if row["arm"] == "ticket"] == ["0", "1", "2", "3", "4"]
+    controls = [(row["arm"], row["draw"], row["round"]) for row in after if row["arm"] != "ticket"]
+    assert controls == [("reinit", draw, turn) for draw in "01" for turn in "24"]
     assert read_status(tmp_path / "run")["state"] == "done"
     assert OmegaConf.load(tmp_path / "run/.hydra/config.yaml").pruner.rounds == 4
 

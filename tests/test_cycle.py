@@ -351,6 +351,29 @@ def test_a_run_cut_into_pieces_ends_as_a_whole_one(launch: Launch, way: str) -> 
 
 
 @pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_controls_can_be_added(launch: Launch, way: str) -> None:
+    """More arms, rounds and draws of a finished run equal having asked for all at once; what is there is kept."""
+    late = ("pruner=imp_late", "pruner.rewind_to=4it")
+    fixed = ("trials=2", f"hardware.stack={way}", "hardware.precision=64-true", *late)
+    asked = ("control=[reinit,random_mask]", "draws=2")
+    whole = launch(*fixed, *asked, folder="whole")
+    launch(*fixed, "control=[reinit]", "control.reinit.rounds=[2]")
+    first = {row_key(row): row for row in read_table(whole.with_name("run") / "rounds.csv")}
+    folder = launch(*fixed, *asked)
+    assert {key: row for key, row in first.items() if row in read_table(folder / "rounds.csv")} == first
+    if way == "in_turn":
+        assert rows(folder) == rows(whole)
+        return
+    assert [row_key(row) for row in rows(folder)] == [row_key(row) for row in rows(whole)]
+    for mine, theirs in zip(read_table(folder / "rounds.csv"), read_table(whole / "rounds.csv"), strict=True):
+        assert float(mine["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-9)
+
+
+def row_key(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("trial", "arm", "draw", "round"))
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
 def test_sparse_products_know_no_chunks_and_no_resumes(launch: Launch, way: str) -> None:
     """Chunk length and an extension change no bit of a run whose later rounds train by sparse products."""
     fixed = (f"hardware.stack={way}", "trials=2", "pruner.rate=0.6", "hardware.sparse_below=0.5", "control=[reinit]")

@@ -13,6 +13,8 @@ from ltl.masks import Masks
 from ltl.models.dropout import Dropout
 from ltl.models.stack import Stack
 
+_EVALUATED = 250  # examples in one product: more fall out of a core's cache
+
 
 class Layer:
     """The kept weights of one layer of R networks: a block-diagonal CSR matrix (R·out, R·in), and its transpose.
@@ -138,6 +140,9 @@ class SparseChain:
         matrices = {name: state[name].detach().to_sparse_csr() for name in self.layers}
 
         def network(inputs: Tensor) -> Tensor:
+            return torch.cat([few(examples) for examples in torch.split(inputs, _EVALUATED)])
+
+        def few(inputs: Tensor) -> Tensor:
             hidden = inputs.flatten(1).t()
             for path, module in self.stack.skeleton.named_children():
                 if isinstance(module, nn.Linear):
