@@ -58,6 +58,7 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     for section in _MAY_CHANGE:
         if new_cfg[section] != old_cfg[section]:
             stored[section] = new_cfg[section]
+    stored.hardware = OmegaConf.merge(new_cfg.hardware, stored.hardware)  # settings younger than the run
     for key in _STAY:
         OmegaConf.update(stored, key, kept[key])
     schema.check(stored)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -344,6 +345,8 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
     assert 1 <= len(before) < 4, "the run had ended before it was interrupted: make it longer"
     done = ltl(tmp_path, "resume=run", "pruner.rounds=4", "control=[reinit]", "control.reinit.rounds=[4]")
     assert (done.returncode, done.stderr) == (0, "")
+    config = tmp_path / "run/.hydra/config.yaml"
+    config.write_text(re.sub("  graph: .*\n", "", config.read_text()))  # as written by an older ltl
     more = ltl(tmp_path, "resume=run", "control=[reinit]", "control.reinit.rounds=[2,4]", "draws=2")
     assert (more.returncode, more.stderr) == (0, "")
     after = read_table(tmp_path / "run/rounds.csv")
