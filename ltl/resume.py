@@ -16,17 +16,18 @@ _STAY = ("hardware.stack", "hardware.stack_size")  # which networks share a chec
 
 
 def folder_of(arguments: Sequence[str]) -> Path | None:
-    """Return the run folder that `resume=` names, if any; LtlError if it is none."""
+    """Return the folder that `resume=` names, if any."""
     given = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    if not given or given[-1] in ("", "null"):
-        return None
-    folder = Path(given[-1])
+    return None if not given or given[-1] in ("", "null") else Path(given[-1])
+
+
+def check(folder: Path) -> None:
+    """LtlError if `folder` is no run folder, or none that can go on now."""
     read_status(folder)
     if rank() == 0 and is_locked(folder):
         raise in_use(folder)
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise LtlError(f"resume={folder} cannot go on: it has no .hydra/config.yaml.")
-    return folder
 
 
 def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictConfig:
@@ -38,8 +39,7 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(stored, DictConfig)
     before = [str(one) for one in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    new = [argument for argument in arguments if not argument.startswith(("resume=", "hydra."))]
-    old_cfg, new_cfg = composed(before, conf), composed([*before, *new], conf)
+    old_cfg, new_cfg = composed(before, conf), composed([*before, *changes(arguments)], conf)
     schema.check(new_cfg)
     old, wanted, kept = (dict(schema.leaves(OmegaConf.to_container(cfg))) for cfg in (old_cfg, new_cfg, stored))
     for key in sorted({*old, *wanted}):
@@ -63,6 +63,11 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
         OmegaConf.update(stored, key, kept[key])
     schema.check(stored)
     return stored
+
+
+def changes(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides of a resume that are about the run itself."""
+    return [argument for argument in arguments if not argument.startswith(("resume=", "hydra."))]
 
 
 def _is_control(key: str) -> bool:

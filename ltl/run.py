@@ -12,15 +12,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ltl import overrides, resume, schema, usage
+from ltl import overrides, resume, schema, sweeps, usage
 from ltl.errors import LtlError
-from ltl.results import rank, read_status, write_json
+from ltl.results import rank
 
 _PACKAGED = Path(__file__).parent / "conf"  # inside a wheel
 _CHECKOUT = Path(__file__).parents[1] / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
 OmegaConf.register_new_resolver("ltl_unique", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("ltl_job", sweeps.job_name, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -34,8 +35,7 @@ def main(cfg: DictConfig) -> None:
         run(cfg, folder)
     except LtlError as error:
         if job.mode == RunMode.MULTIRUN:  # the other jobs go on; cli() tells of this one when all have ended
-            if not (folder / "status.json").exists():
-                write_json(folder / "status.json", {"state": "failed", "reason": str(error)})
+            sweeps.failed(folder, error)
             return
         if rank() == 0 and not (folder / "status.json").exists():
             _discard(folder, Path(job.run.dir))
@@ -52,47 +52,46 @@ def run(cfg: DictConfig, folder: Path) -> None:
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: help, a run folder to resume, or a new job or sweep."""
+    """Run the command line: help, a run folder or a sweep to resume, or a new job or sweep."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     arguments.sort(key=overrides.is_override)  # flags first: Hydra wants the overrides in one piece
     sys.argv[1:] = arguments
     if not {"-h", "--help"}.isdisjoint(arguments):
         print(usage.text(CONF))
         return
+    folder = resume.folder_of(arguments)
     try:
-        folder = resume.folder_of(arguments)
-        if folder is not None:
+        if folder is not None and not sweeps.is_sweep(folder):
+            resume.check(folder)
             run(resume.configuration(folder, arguments, CONF), folder)
             return
-        overrides.check(arguments, CONF)
+        if folder is None:
+            overrides.check(arguments, CONF)
     except LtlError as error:
         sys.exit(f"ltl: {error}")
+    failures: list[str] = []
     try:
-        main()
+        if folder is not None:
+            Sweep.folder = folder
+            sweeps.go_on(folder, arguments, CONF, run)
+        else:
+            main()
     finally:
-        failures = _failures()
+        if Sweep.folder is not None:
+            failures = sweeps.close(Sweep.folder)
         print("".join(f"ltl: {line}\n" for line in failures), end="", file=sys.stderr)
     if failures:
         sys.exit(1)
 
 
 class Sweep(Callback):
-    """Remembers where the jobs of a sweep go; named in conf/config.yaml."""
+    """Writes the index of a sweep before its jobs begin, and remembers where it is; named in conf/config.yaml."""
 
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the folder, in which this moment's time is written."""
-        Sweep.folder = Path(config.hydra.sweep.dir)
-
-
-def _failures() -> list[str]:
-    """Return a line for each job of the sweep that has just ended without success."""
-    jobs = [path.parent for path in Sweep.folder.rglob("status.json")] if Sweep.folder else []
-    states = {job: read_status(job) for job in sorted(jobs)}
-    return [
-        f"{job} {status['state']}: {status['reason']}" for job, status in states.items() if status["state"] != "done"
-    ]
+        Sweep.folder = sweeps.begin(config)
 
 
 def _discard(folder: Path, given: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -368,12 +369,41 @@ def test_one_job_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("ltl: sweep/1 failed: pruner.rate=3 is not possible: it must be the fraction")
+    assert lines[0].startswith(
+        "ltl: sweep/1-pruner.rate=3 failed: pruner.rate=3 is not possible: it must be the fraction"
+    )
     assert "Traceback" not in done.stdout
-    states = {name: read_status(tmp_path / "sweep" / name)["state"] for name in "012"}
-    assert states == {"0": "done", "1": "failed", "2": "done"}
-    last = [read_table(tmp_path / "sweep" / name / "rounds.csv")[-1] for name in "02"]
+    jobs = read_table(tmp_path / "sweep/jobs.csv")
+    assert {job["job"]: job["state"] for job in jobs} == {
+        "0-pruner.rate=0.2": "done", "1-pruner.rate=3": "failed", "2-pruner.rate=0.3": "done",
+    }  # fmt: skip
+    assert jobs[1]["reason"] in lines[0]
+    assert "1 of 3 jobs are not done; `python -m ltl.run resume=sweep` runs what is missing." in done.stdout
+    assert (tmp_path / "sweep/report.html").stat().st_size > 0
+    last = [read_table(tmp_path / "sweep" / jobs[number]["job"] / "rounds.csv")[-1] for number in (0, 2)]
     assert float(last[0]["density"]) > float(last[1]["density"])
+
+
+def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
+    """Jobs that were cut and jobs that never began end as in a whole sweep; those that are done stay as they are."""
+    sweep = ("-m", "seed=0,1,2", *FAST, "logger=none")
+    assert ltl(tmp_path, *sweep, "hydra.sweep.dir=whole").returncode == 0
+    cut = ltl(tmp_path, *sweep, "hydra.sweep.dir=cut", "hardware.stop_after=0s")
+    assert cut.returncode == 1
+    assert [line.split(" ", 2)[2] for line in cut.stderr.splitlines()] == ["interrupted: hardware.stop_after=0s"] * 3
+    shutil.rmtree(tmp_path / "cut/2-seed=2")
+    shutil.rmtree(tmp_path / "cut/0-seed=0")
+    shutil.copytree(tmp_path / "whole/0-seed=0", tmp_path / "cut/0-seed=0")
+    written = (tmp_path / "cut/0-seed=0/rounds.csv").stat().st_mtime_ns
+    done = ltl(tmp_path, "resume=cut", "hardware.stop_after=null")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "cut/0-seed=0/rounds.csv").stat().st_mtime_ns == written
+    assert {job["state"] for job in read_table(tmp_path / "cut/jobs.csv")} == {"done"}
+    for name in ("1-seed=1", "2-seed=2"):
+        tables = [read_table(tmp_path / sweep / name / "rounds.csv") for sweep in ("whole", "cut")]
+        apart = (*TIME_COLUMNS, "hardware")  # it was changed: stop_after
+        whole, resumed = ([{**row, **dict.fromkeys(apart)} for row in table] for table in tables)
+        assert whole == resumed
 
 
 def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
@@ -383,11 +413,11 @@ def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    tables = [read_table(tmp_path / "sweep" / name / "rounds.csv") for name in "01"]
+    tables = [read_table(tmp_path / f"sweep/{seed}-seed={seed}/rounds.csv") for seed in "01"]
     assert [len(table) for table in tables] == [3, 3]
     assert tables[0][0]["init_sha256"] != tables[1][0]["init_sha256"]
-    for name in "01":
-        assert OmegaConf.load(tmp_path / "sweep" / name / ".hydra/config.yaml").seed == int(name)
+    for seed in "01":
+        assert OmegaConf.load(tmp_path / f"sweep/{seed}-seed={seed}/.hydra/config.yaml").seed == int(seed)
 
 
 @pytest.mark.slow
@@ -395,12 +425,14 @@ def test_a_sweep_runs_through_submitit(tmp_path: Path) -> None:
     """SLURM's launcher, on this machine."""
     done = ltl(tmp_path, "-m", "hydra/launcher=submitit_local", "seed=0,1", *FAST, "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
-    assert [read_status(tmp_path / "sweep" / name)["state"] for name in "01"] == ["done", "done"]
+    assert [job["state"] for job in read_table(tmp_path / "sweep/jobs.csv")] == ["done", "done"]
 
 
 def test_a_sweep_over_several_processes_a_job_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     """DDP's further processes would repeat the whole sweep."""
     done = ltl(tmp_path, "-m", "seed=0,1", "hardware=ddp", "hydra.sweep.dir=sweep")
     assert done.returncode == 1
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["sweep/0 failed", "sweep/1 failed"]
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        f"sweep/{seed}-seed={seed} failed" for seed in "01"
+    ]
     assert all("hardware=ddp cannot be swept" in line for line in done.stderr.splitlines())
