@@ -55,6 +55,13 @@ def composed(overrides: Sequence[str], conf: Path) -> DictConfig:
         raise LtlError(_one_line(error, overrides, conf)) from None
 
 
+def checked(overrides: Sequence[str], conf: Path) -> DictConfig:
+    """Compose a configuration and check its values; LtlError for the first that is not possible."""
+    cfg = composed(overrides, conf)
+    schema.check(cfg)
+    return cfg
+
+
 @contextmanager
 def _hydra(conf: Path) -> Iterator[None]:
     from hydra import initialize_config_dir

@@ -59,6 +59,8 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
         if new_cfg[section] != old_cfg[section]:
             stored[section] = new_cfg[section]
     stored.hardware = OmegaConf.merge(new_cfg.hardware, stored.hardware)  # settings younger than the run
+    for key in set(new_cfg) - set(stored):
+        stored[key] = new_cfg[key]
     for key in _STAY:
         OmegaConf.update(stored, key, kept[key])
     schema.check(stored)

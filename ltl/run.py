@@ -45,6 +45,8 @@ def main(cfg: DictConfig) -> None:
 def run(cfg: DictConfig, folder: Path) -> None:
     """Check `cfg`, then run it in `folder`; LtlError for whatever the user can mend."""
     schema.check(cfg)
+    if cfg.plan:
+        raise LtlError("plan=true belongs on the command line: set plan=false in the configuration.")
     os.environ.setdefault("OMP_WAIT_POLICY", cfg.hardware.wait_policy)  # read once, when PyTorch is imported
     from ltl.launch import launch
 
@@ -61,6 +63,9 @@ def cli(arguments: Sequence[str] | None = None) -> None:
         return
     folder = resume.folder_of(arguments)
     try:
+        if "plan=true" in map(str.lower, arguments):
+            _plan(arguments)
+            return
         if folder is not None and not sweeps.is_sweep(folder):
             resume.check(folder)
             run(resume.configuration(folder, arguments, CONF), folder)
@@ -82,6 +87,18 @@ def cli(arguments: Sequence[str] | None = None) -> None:
         print("".join(f"ltl: {line}\n" for line in failures), end="", file=sys.stderr)
     if failures:
         sys.exit(1)
+
+
+def _plan(arguments: Sequence[str]) -> None:
+    """Print what a job, or each of a sweep, would cost; LtlError for what cannot be planned."""
+    flags, given = ([one for one in arguments if overrides.is_override(one) is kind] for kind in (False, True))
+    if not set(flags) <= {"-m", "--multirun"} or resume.folder_of(arguments):
+        raise LtlError("plan=true goes with -m and overrides of a new run only: leave out resume= and other flags.")
+    overrides.check(arguments, CONF)
+    from ltl import plan
+
+    jobs = sweeps.jobs(given) if flags else {"run": given}
+    plan.show([plan.plan(overrides.checked(own, CONF), name) for name, own in jobs.items()])
 
 
 class Sweep(Callback):

@@ -46,6 +46,7 @@ _SCHEMA: dict[str, Allowed] = {
     "clip": or_null(number(lambda value: value > 0, "a gradient norm above 0"), "for no clipping"),
     "ticket": or_null(_TEXT, "for a search"),
     "resume": or_null(_TEXT, "for a new run"),
+    "plan": _SWITCH,
     "tags": list_of(is_text, "words such as [first, try]"),
     "rewinding_note": or_null(_TEXT, "for none"),
     "report.margin": number(

@@ -34,21 +34,22 @@ class Job:
 
 def begin(config: DictConfig) -> Path:
     """Write the index of the sweep that `config` describes, before its first job starts, and return its folder."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
     folder = Path(config.hydra.sweep.dir)
     fixed = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    texts = [*(f"{key}={value}" for key, value in fixed.items()), *config.hydra.overrides.task]
-    parsed = OverridesParser.create().parse_overrides(texts)
-    os.environ[_SWEPT] = " ".join(one.get_key_element() for one in parsed if one.is_sweep_override())
+    planned = jobs([*(f"{key}={value}" for key, value in fixed.items()), *config.hydra.overrides.task])
     if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another one decides on its jobs as it goes
-        [all_overrides] = BasicSweeper.split_arguments(parsed, None)
-        planned = [
-            Job(folder / job_name(number, overrides), overrides, "not started", "")
-            for number, overrides in enumerate(all_overrides)
-        ]
-        _write(folder, planned)
+        _write(folder, [Job(folder / name, overrides, "not started", "") for name, overrides in planned.items()])
     return folder
+
+
+def jobs(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return the jobs that the overrides of a sweep describe: the name of each with its own overrides."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    os.environ[_SWEPT] = " ".join(one.get_key_element() for one in parsed if one.is_sweep_override())
+    [split] = BasicSweeper.split_arguments(parsed, None)
+    return {job_name(number, overrides): overrides for number, overrides in enumerate(split)}
 
 
 def job_name(number: int, overrides: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ ltl, the Lottery Ticket Lab: experiments on the lottery ticket hypothesis.
   python -m ltl.run -m seed=0,1,2 pruner=imp,random       a sweep, one run each
   python -m ltl.run ticket=FOLDER@7 dataset=mnist         train a ticket again under other settings
   python -m ltl.run resume=FOLDER pruner.rounds=20        go on with a run or a sweep, or extend it
+  python -m ltl.run plan=true experiment=frankle2019_lenet    what it would cost: trainings, steps, hours
   python -m ltl.run --cfg job model=vgg19                 show the configuration and run nothing
   python -m ltl.report FOLDER…                            tables, figures and one HTML page
   python -m ltl.ticket show FILE                          look at a ticket

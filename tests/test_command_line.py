@@ -347,7 +347,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
     done = ltl(tmp_path, "resume=run", "pruner.rounds=4", "control=[reinit]", "control.reinit.rounds=[4]")
     assert (done.returncode, done.stderr) == (0, "")
     config = tmp_path / "run/.hydra/config.yaml"
-    config.write_text(re.sub("  graph: .*\n", "", config.read_text()))  # as written by an older ltl
+    config.write_text(re.sub("(  graph|plan): .*\n", "", config.read_text()))  # as written by an older ltl
     more = ltl(tmp_path, "resume=run", "control=[reinit]", "control.reinit.rounds=[2,4]", "draws=2")
     assert (more.returncode, more.stderr) == (0, "")
     after = read_table(tmp_path / "run/rounds.csv")
@@ -358,6 +358,49 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
     assert controls == [("reinit", draw, turn) for draw in "01" for turn in "24"]
     assert read_status(tmp_path / "run")["state"] == "done"
     assert OmegaConf.load(tmp_path / "run/.hydra/config.yaml").pruner.rounds == 4
+
+
+# Plans
+
+
+def test_a_plan_counts_what_a_run_then_does_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its trainings, controls and steps are those of the rows; the time is above 0."""
+    job = (*FAST, "control=[reinit,random_mask]", "draws=2", "pruner=imp_late", "pruner.rewind_to=2it")
+    done = ltl(tmp_path, "plan=true", *job)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
+    name, trainings, controls, steps, speed, _ = (cell.strip() for cell in done.stdout.splitlines()[2].split("│"))
+    assert ltl(tmp_path, *job, "hydra.run.dir=run").returncode == 0
+    rows = read_table(tmp_path / "run/rounds.csv")
+    assert (name, int(trainings)) == ("run", len(rows))
+    assert int(controls) == sum(row["arm"] != "ticket" for row in rows)
+    assert int(steps) == sum(int(row["steps"]) for row in rows)
+    assert float(speed) > 0
+
+
+def test_a_plan_of_a_sweep_has_a_line_a_job_and_their_sum(tmp_path: Path) -> None:
+    done = ltl(tmp_path, "-m", "plan=true", "seed=0,1", "pruner.rounds=1,3", *FAST[:-1], "control=none")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
+    cells = [[cell.strip() for cell in line.split("│")][:2] for line in done.stdout.splitlines() if "│" in line]
+    assert cells == [
+        ["0-seed=0,pruner.rounds=1", "2"], ["1-seed=0,pruner.rounds=3", "4"], ["2-seed=1,pruner.rounds=1", "2"],
+        ["3-seed=1,pruner.rounds=3", "4"], ["4 jobs", "12"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pruner.rate=3"], "pruner.rate=3 is not possible"),
+        (["resume=outputs/gone"], "plan=true goes with -m and overrides of a new run only"),
+        (["--info"], "plan=true goes with -m and overrides of a new run only"),
+        (["batch=5000"], "batch=5000 is larger than the 1287 training examples of digits"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    assert says in one_line(ltl(tmp_path, "plan=true", *arguments))
+    assert not list(tmp_path.iterdir())
 
 
 # Sweeps

@@ -79,8 +79,8 @@ DEFAULTS = {
 }
 KEYS = {
     "batch", "claim", "clip", "control", "dataset", "draws", "eval_every", "hardware", "initialiser", "length",
-    "logger", "lr_schedule", "model", "optimizer", "pruner", "recipe", "report", "resume", "rewinding_note", "seed",
-    "seeds", "tags", "ticket", "trials",
+    "logger", "lr_schedule", "model", "optimizer", "plan", "pruner", "recipe", "report", "resume", "rewinding_note",
+    "seed", "seeds", "tags", "ticket", "trials",
 }  # fmt: skip
 RELIED_ON = [
     "seed", "seeds.init", "seeds.order", "seeds.augmentation", "seeds.mask", "seeds.order_by_round", "trials", "draws",

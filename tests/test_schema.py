@@ -35,6 +35,7 @@ REFUSED: dict[str, list[Any]] = {
     "clip": [0, -1, "much", True, float("nan"), float("inf")],
     "ticket": ["", 3, ["a"]],
     "resume": ["", 3, ["a"]],
+    "plan": SWITCH,
     "tags": WORDS,
     "rewinding_note": ["", 3, ["a"]],
     "report.margin": FRACTION,
