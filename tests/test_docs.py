@@ -86,7 +86,7 @@ def understand(program: str, arguments: list[str]) -> None:
         ticket._parser().parse_args(arguments)
     else:
         assert arguments
-        assert all(not argument.startswith("-") or argument == "--out" for argument in arguments)
+        assert all(not argument.startswith("-") or argument in ("--out", "--compare") for argument in arguments)
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_the_page_says_verdict_claim_cost_and_what_masks_do_not_save(whole: Path
         assert words in text, words
 
 
-def test_figures_are_written_as_svg_and_png(whole: Path) -> None:
+def test_figures_are_written_as_svg_png_and_pdf(whole: Path) -> None:
     names = {path.name for path in (whole / "figures").iterdir()}
     figures = (
         "accuracy_vs_density",
@@ -111,8 +111,9 @@ def test_figures_are_written_as_svg_and_png(whole: Path) -> None:
         "density_by_layer",
         "seconds_vs_density",
     )
-    assert {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png")} < names
+    assert {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png", "pdf")} < names
     assert (whole / "figures" / "accuracy_vs_density.png").read_bytes().startswith(b"\x89PNG")
+    assert (whole / "figures" / "accuracy_vs_density.pdf").read_bytes().startswith(b"%PDF")
     text = (whole / "report.html").read_text()
     assert text.count("<svg ") == len(figures)
     assert text.count('role="img" aria-label="') == len(figures)

@@ -12,7 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report on the run folders that `arguments` name and print its table; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="ltl-report",
-        description="Reads run folders and writes figures (SVG, PNG), tables and one self-contained report.html.",
+        description="Reads run folders and writes figures (SVG, PNG, PDF), tables (Markdown, LaTeX, CSV) and one "
+        "self-contained report.html.",
     )
     parser.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="run folder, multirun folder or glob of them"
@@ -20,11 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: the run folder, or the folder of all of them)"
     )
+    parser.add_argument("--compare", action="store_true", help="two paths A B: also the paired differences A − B")
     options = parser.parse_args(arguments)
     from ltl.report import show, write
 
     try:
-        show(write(options.paths, out=options.out))
+        show(write(options.paths, out=options.out, compare=options.compare))
     except (LtlError, OSError) as error:
         print(f"ltl-report: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What all figures share: colours, the reversed density axis, titles, and saving as SVG and PNG."""
+"""What all figures share: colours, the reversed density axis, titles, and saving as SVG, PNG and PDF."""
 
 import io
 import textwrap
@@ -40,6 +40,7 @@ _STYLE: dict[RcKeyType, Any] = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9.5,
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # TrueType: text that can be searched and edited
 }
 
 
@@ -113,12 +114,14 @@ def percent_log_axis(axes: Axes, label: str) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, caption: str) -> Drawing:
-    """Write `name`.svg and `name`.png below `folder`; equal figures give equal bytes."""
-    svg, png = io.StringIO(), io.BytesIO()
+    """Write `name`.svg, .png and .pdf below `folder`; equal figures give equal bytes."""
+    svg, png, pdf = io.StringIO(), io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-    paths = (folder / f"{name}.svg", folder / f"{name}.png")
-    write_atomic(paths[0], svg.getvalue().encode())
-    write_atomic(paths[1], png.getvalue())
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    contents = {"svg": svg.getvalue().encode(), "png": png.getvalue(), "pdf": pdf.getvalue()}
+    paths = tuple(folder / f"{name}.{kind}" for kind in contents)
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_atomic(path, content)
     return Drawing(name, caption, svg.getvalue(), paths)

@@ -184,6 +184,7 @@ def _shifted(row: TableRow, seed: int) -> TableRow:
 
 
 def _with_units(rows: list[RoundRow]) -> list[RoundRow]:
-    """Name each row's unit of replication: the hash of the θ₀ that its trial's search started from."""
-    theta0 = {row.trial: row.init_sha256 for row in rows if row.arm == "ticket" and row.round == 0}
+    """Name each row's unit of replication: the hash of the θ₀ that its trial's search, or branch, started from."""
+    searched = sorted((row for row in rows if row.arm == "ticket"), key=lambda row: row.round, reverse=True)
+    theta0 = {row.trial: row.init_sha256 for row in searched}  # of the first round that there is
     return [replace(row, unit=theta0.get(row.trial) or f"trial {row.trial}") for row in rows]

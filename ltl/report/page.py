@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from ltl.report.axes import Drawing
+from ltl.report.differences import Differences
 from ltl.report.findings import costs, short
 from ltl.report.load import Run
 from ltl.report.style import STYLE
@@ -25,6 +26,7 @@ def page(
     gallery: Mapping[str, Sequence[Drawing]],
     runs: Sequence[Run],
     unfinished: Sequence[str],
+    between: Differences | None,
 ) -> str:
     """Return the report as HTML with its figures inside."""
     single = len(sections) == 1
@@ -37,6 +39,9 @@ def page(
         body.append(_caution("Not finished: " + " ".join(unfinished)))
     if not single:
         body += [_overview(sections), _figures(gallery["all"])]
+    if between is not None:
+        words = f"{between.names[0]} − {between.names[1]}: tickets, paired by θ₀, with 95% intervals."
+        body += ["<h2>Differences</h2>", f"<p>{escape(words)}</p>", _table(between.table)]
     for number, section in enumerate(sections):
         body += _section(section, gallery[section.study.label], number, single)
     return (

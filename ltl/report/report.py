@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from ltl.errors import LtlError
 from ltl.report.claims import Claim, claim_of, compare
 from ltl.report.comparison import Comparison
+from ltl.report.differences import Differences, differences
 from ltl.report.findings import findings, unfinished
 from ltl.report.load import Run, find_runs, load
 from ltl.report.quantities import NAMES
@@ -41,10 +42,11 @@ class Report:
     page: Path
     files: Sequence[Path]
     sections: Sequence[Section]
+    differences: Differences | None
     unfinished: Sequence[str]
 
 
-def write(folders: Sequence[Path], *, out: Path | None = None) -> Report:
+def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = False) -> Report:
     """Write figures, tables and report.html; see `ltl.report.write`."""
     runs = [load(folder) for folder in find_runs(folders)]
     found = studies(runs)
@@ -53,6 +55,7 @@ def write(folders: Sequence[Path], *, out: Path | None = None) -> Report:
         raise LtlError(f"{_common(runs)} holds no finished round yet: {' '.join(problems) or 'rounds.csv is empty.'}")
     target = out or (folders[0] if len(folders) == 1 and folders[0].is_dir() else _common(runs))
     sections = [_section(study) for study in found]
+    between = _between(folders) if compare else None
 
     # matplotlib takes half a second to import: not before there is something to draw.
     from ltl.report.gallery import draw
@@ -62,13 +65,19 @@ def write(folders: Sequence[Path], *, out: Path | None = None) -> Report:
     tables = {
         target / "figures" / "summary.csv": summary_csv(found),
         target / "figures" / "rounds.md": "\n".join(_markdown(section) for section in sections),
+        target / "figures" / "rounds.tex": "\n".join(
+            f"% {section.study.title} {section.study.label}\n{section.rounds.latex()}" for section in sections
+        ),
     }
+    if between is not None:
+        for kind, text in (("md", between.table.markdown()), ("tex", between.table.latex())):
+            tables[target / "figures" / f"differences.{kind}"] = text
     for path, text in tables.items():
         write_atomic(path, text.encode())
     path = target / "report.html"
-    write_atomic(path, page(sections, gallery, runs, problems).encode())
+    write_atomic(path, page(sections, gallery, runs, problems, between).encode())
     drawn = [file for drawings in gallery.values() for drawing in drawings for file in drawing.paths]
-    return Report(path, [*drawn, *tables], sections, problems)
+    return Report(path, [*drawn, *tables], sections, between, problems)
 
 
 def show(report: Report) -> None:
@@ -87,6 +96,10 @@ def show(report: Report) -> None:
             console.print(f"• {sentence}", highlight=False, markup=False)
         if section.claims is not None:
             _print_table(console, section.claims.without("source", "measured at"))
+    if report.differences is not None:
+        first, second = report.differences.names
+        console.print(f"\n[bold]Differences[/bold]: {first} − {second}, paired by θ₀, 95% intervals", highlight=False)
+        _print_table(console, report.differences.table)
     for problem in report.unfinished:
         console.print(f"• not finished: {problem}", highlight=False, markup=False)
     paths: dict[str, Path | None] = {"report": report.page, "figures": report.page.parent / "figures"}
@@ -103,6 +116,22 @@ def _section(study: Study) -> Section:
     comparisons = compare(study.runs, study.rows, claim, margin=study.margin) if claim else []
     claims = claims_table(comparisons, NAMES, study.rows) if claim else None
     return Section(study, findings(study), rounds_table(study), claim, comparisons, claims)
+
+
+def _between(folders: Sequence[Path]) -> Differences:
+    """Set the runs below two paths against each other; LtlError unless each path holds one setting."""
+    if len(folders) != 2:
+        raise LtlError(f"--compare takes two paths, got {len(folders)}: give A and B to have A − B.")
+    sides = []
+    for folder in folders:
+        found = studies([load(run) for run in find_runs([folder])])
+        if len(found) != 1:
+            raise LtlError(
+                f"--compare {folder} holds {len(found)} settings: give a path whose runs differ in the seed alone."
+            )
+        sides.append(found[0])
+    first, second = sides
+    return differences(first, second, (str(folders[0]), str(folders[1])))
 
 
 def _common(runs: Sequence[Run]) -> Path:

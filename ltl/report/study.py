@@ -25,6 +25,7 @@ _INCIDENTAL = (
     "logger",
     "hydra",
     "resume",
+    "plan",
     "tags",
     "claim",
     "dataset.root",

@@ -30,6 +30,22 @@ _SHORT: Mapping[str, str] = {
     "random_ticket": "random ticket",
     "small_dense": "small dense",
 }
+_LATEX: Mapping[str, str] = {
+    **{letter: f"\\{letter}" for letter in "%&_#${}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "<": "$<$",
+    ">": "$>$",
+    "θ": r"$\theta$",
+    "₀": "$_0$",
+    "\u202f": r"\,",
+    "–": "--",
+}
 _UNIT_SIGNS: Mapping[str, str] = {"pp": " pp", "percent": "%", "times": "×"}
 
 
@@ -49,6 +65,17 @@ class Table:
         """Return the table in Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+    def latex(self) -> str:
+        """Return the table as a LaTeX tabular with the rules of the booktabs package."""
+        head, *body = (" & ".join(map(_in_latex, line)) + " \\\\\n" for line in (self.header, *self.rows))
+        columns = "l" + "r" * (len(self.header) - 1)
+        rows = "".join(body)
+        return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
+
+
+def _in_latex(cell: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in cell)
 
 
 def rounds_table(study: Study) -> Table:

@@ -1,0 +1,97 @@
+"""Two studies set against each other: paired differences at each density that both measured."""
+
+import math
+from dataclasses import dataclass
+
+from ltl.errors import LtlError
+from ltl.report.statistics import (
+    FEWEST_TRIALS,
+    Interval,
+    by_trial,
+    density_at,
+    early_stop_accuracy,
+    end_accuracy,
+    holm,
+    log_step,
+    p_value,
+    paired,
+    rounds_of,
+    two_sided,
+)
+from ltl.report.study import Study
+from ltl.report.tables import Table, spread
+from ltl.report.words import percent
+
+_SAME = 0.01  # relative difference of two densities that are compared: counts are rounded layer by layer
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What the second of two studies is subtracted from, at each density that both have."""
+
+    names: tuple[str, str]
+    table: Table
+
+
+def differences(first: Study, second: Study, names: tuple[str, str]) -> Differences:
+    """Return first − second of the tickets, paired by θ₀, with 95% intervals; p values are corrected by Holm (1979).
+
+    Units are percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster).
+    LtlError if the two have no density or no θ₀ in common.
+    """
+    rounds = [
+        (mine, theirs)
+        for mine in rounds_of(first.rows)
+        for theirs in rounds_of(second.rows)
+        if abs(density_at(first.rows, mine) / density_at(second.rows, theirs) - 1) <= _SAME
+    ]
+    if not rounds:
+        raise LtlError(f"{names[0]} and {names[1]} have no density in common: there is nothing to compare.")
+    rounds = [pair for number, pair in enumerate(rounds) if pair[0] not in [mine for mine, _ in rounds[:number]]]
+    pairs = [
+        [
+            paired(by_trial(first.rows, "ticket", mine, measure), by_trial(second.rows, "ticket", theirs, measure))
+            for measure in (early_stop_accuracy, end_accuracy, log_step)
+        ]
+        for mine, theirs in rounds
+    ]
+    if not any(pair[0] or pair[1] for pair in pairs):
+        raise LtlError(
+            f"{names[0]} and {names[1]} share no θ₀, so their trials cannot be paired: give both the same seeds, model "
+            "and initialiser."
+        )
+    judged = [number for number, pair in enumerate(pairs) if len(pair[0]) >= FEWEST_TRIALS]
+    adjusted = dict(zip(judged, holm([p_value(pairs[number][0]) for number in judged]), strict=True))
+    body = [
+        [
+            percent(density_at(first.rows, mine)),
+            str(len(at_stop)),
+            spread(two_sided(at_stop), 100, sign=True),
+            _p(adjusted.get(number)),
+            spread(two_sided(at_end), 100, sign=True),
+            _ratio(two_sided(log_steps)),
+        ]
+        for number, ((mine, _), (at_stop, at_end, log_steps)) in enumerate(zip(rounds, pairs, strict=True))
+    ]
+    header = [
+        "density (%)",
+        "pairs",
+        "difference at early stop (pp)",
+        "p (Holm)",
+        "difference at the end (pp)",
+        "ratio of early-stop steps",
+    ]
+    return Differences(names, Table(header, body))
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ratio(interval: Interval) -> str:
+    if interval.n == 0:
+        return ""
+    if interval.n < FEWEST_TRIALS:
+        return f"{math.exp(interval.mean):.2f}"
+    ratio = interval.map(math.exp)
+    return f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"

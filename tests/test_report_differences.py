@@ -1,0 +1,90 @@
+"""Two runs set against each other: paired differences as an independent library computes them, and as LaTeX."""
+
+import re
+from pathlib import Path
+
+import pytest
+from report_rows import flat, make_run
+from scipy import stats
+
+import ltl.report
+from ltl.errors import LtlError
+from ltl.report.__main__ import main
+from ltl.report.load import RoundRow, load
+from ltl.report.tables import Table
+from ltl.results import read_table, write_table
+
+OTHER = {"pruner": {"name": "random"}}
+
+
+def pair(folder: Path, **second: object) -> tuple[Path, Path]:
+    """Two runs of the same five θ₀ by two methods, the first 0.4 pp more accurate and twice as fast."""
+    more = {"gains": {"ticket": flat(0.0)}, "speeds": {"ticket": flat(1.0)}, "config": OTHER, "noise": 0.0003}
+    first = make_run(folder / "a", gains={"ticket": flat(0.004)}, speeds={"ticket": flat(2.0)}, noise=0.0005)
+    return first, make_run(folder / "b", **{**more, **second})  # type: ignore[arg-type]
+
+
+def at(rows: list[RoundRow], turn: int) -> list[float]:
+    return [row.early_stop_test_accuracy or 0.0 for row in rows if row.round == turn]
+
+
+def test_differences_are_those_of_a_paired_t_test(tmp_path: Path) -> None:
+    """Means, intervals and Holm's p values against scipy's paired test and a plain reading of Holm (1979)."""
+    first, second = pair(tmp_path)
+    report = ltl.report.write([first, second], out=tmp_path / "out", compare=True)
+    assert report.differences is not None
+    table = report.differences.table
+    tests = [stats.ttest_rel(at(load(first).rows, turn), at(load(second).rows, turn)) for turn in range(11)]
+    order = sorted(range(11), key=lambda turn: float(tests[turn].pvalue))
+    adjusted, largest = {}, 0.0
+    for rank, turn in enumerate(order):
+        largest = max(largest, min(1.0, (11 - rank) * float(tests[turn].pvalue)))
+        adjusted[turn] = largest
+    assert len(table.rows) == 11
+    for turn, (row, test) in enumerate(zip(table.rows, tests, strict=True)):
+        low, high = test.confidence_interval(0.95)
+        mean = f"{50 * (low + high):+.2f}".replace("-", "−")
+        assert row[2] == f"{mean} ± {50 * (high - low):.2f}"
+        assert row[3] == ("< 0.001" if adjusted[turn] < 0.001 else f"{adjusted[turn]:.3f}")
+    assert table.rows[5][:2] == ["32.8", "5"]
+    assert 0.4 < float(table.rows[5][5].split()[0]) < 0.6  # half the steps
+
+
+def test_the_command_prints_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = pair(tmp_path)
+    assert main(["--compare", str(first), str(second), "--out", str(tmp_path / "out")]) == 0
+    assert f"Differences: {first} − {second}, paired by θ₀" in capsys.readouterr().out
+    assert (tmp_path / "out/figures/differences.md").read_text().startswith("| density (%) | pairs |")
+    assert "<h2>Differences</h2>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_what_cannot_be_compared_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = pair(tmp_path, config={**OTHER, "seed": 50})
+    for arguments, says in (
+        ([first, second], "share no θ₀, so their trials cannot be paired: give both the same seeds"),
+        ([first], "--compare takes two paths, got 1: give A and B to have A − B."),
+        ([tmp_path, first], f"--compare {tmp_path} holds 2 settings: give a path whose runs differ in the seed alone."),
+    ):
+        assert main(["--compare", *map(str, arguments), "--out", str(tmp_path / "out")]) == 1
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+    rows = read_table(second / "rounds.csv")
+    write_table(second / "rounds.csv", list(rows[0]), [{**row, "density": float(row["density"]) / 3} for row in rows])
+    with pytest.raises(LtlError, match="have no density in common"):
+        ltl.report.write([first, second], out=tmp_path / "out", compare=True)
+
+
+def test_a_table_in_latex_says_what_the_table_says(tmp_path: Path) -> None:
+    """Every letter that LaTeX reads otherwise is escaped, and each line has as many cells as the header."""
+    text = Table(["a_b (%)", "−1 ± 2"], [["5 & 6", "≥ 3"], ["x\\y", "$7"]]).latex()
+    assert text.splitlines()[2] == r"a\_b (\%) & $-$1 $\pm$ 2 \\"
+    assert text.splitlines()[4] == r"5 \& 6 & $\geq$ 3 \\"
+    assert text.splitlines()[5] == r"x\textbackslash{}y & \$7 \\"
+    first, _ = pair(tmp_path)
+    ltl.report.write([first])
+    lines = (first / "figures/rounds.tex").read_text().splitlines()
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert len(rows) == 12
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(lines[1].split("{")[-1]) - 2}
+    assert all(ord(letter) < 128 for line in rows for letter in line)
