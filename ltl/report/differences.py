@@ -36,8 +36,9 @@ class Differences:
 def differences(first: Study, second: Study, names: tuple[str, str]) -> Differences:
     """Return first − second of the tickets, paired by θ₀, with 95% intervals; p values are corrected by Holm (1979).
 
-    Units are percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster).
-    LtlError if the two have no density or no θ₀ in common.
+    Rounds whose trainings are the same on both sides, as dense ones often are, belong to no family of tests. Units are
+    percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster). LtlError if
+    the two have no density or no θ₀ in common.
     """
     rounds = [
         (mine, theirs)
@@ -60,7 +61,7 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
             f"{names[0]} and {names[1]} share no θ₀, so their trials cannot be paired: give both the same seeds, model "
             "and initialiser."
         )
-    judged = [number for number, pair in enumerate(pairs) if len(pair[0]) >= FEWEST_TRIALS]
+    judged = [number for number, (at_stop, _, _) in enumerate(pairs) if len(at_stop) >= FEWEST_TRIALS and any(at_stop)]
     adjusted = dict(zip(judged, holm([p_value(pairs[number][0]) for number in judged]), strict=True))
     body = [
         [
