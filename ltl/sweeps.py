@@ -37,7 +37,8 @@ def begin(config: DictConfig) -> Path:
     folder = Path(config.hydra.sweep.dir)
     fixed = OmegaConf.select(config, "hydra.sweeper.params") or {}
     planned = jobs([*(f"{key}={value}" for key, value in fixed.items()), *config.hydra.overrides.task])
-    if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another one decides on its jobs as it goes
+    named = "ltl_job" in str(OmegaConf.to_container(config.hydra.sweep, resolve=False))
+    if named and config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another one decides as it goes
         _write(folder, [Job(folder / name, overrides, "not started", "") for name, overrides in planned.items()])
     return folder
 
@@ -97,7 +98,7 @@ def close(folder: Path) -> list[str]:
     for name in ("job", "state", "reason"):
         table.add_column(name, overflow="fold")
     for job in jobs:
-        table.add_row(job.folder.name, job.state, job.reason)
+        table.add_row(str(job.folder.relative_to(folder)), job.state, job.reason)
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a file has no width to keep to
@@ -118,8 +119,8 @@ def close(folder: Path) -> list[str]:
 def _jobs(folder: Path) -> list[Job]:
     """Return the jobs of a sweep in their order: those planned, and those whose folders are there."""
     planned = {row["job"]: shlex.split(row["overrides"]) for row in read_table(folder / "jobs.csv")}
-    found = {path.parent.name for path in folder.glob("*/status.json")}
-    names = [*planned, *sorted(found - set(planned), key=lambda name: int(name.partition("-")[0]))]
+    found = {str(path.parent.relative_to(folder)) for path in folder.rglob("status.json")}
+    names = [*planned, *sorted(found - set(planned))]
     jobs = []
     for name in names:
         status = read_status(folder / name) if name in found else {"state": "not started"}
@@ -129,7 +130,12 @@ def _jobs(folder: Path) -> list[Job]:
 
 def _write(folder: Path, jobs: Sequence[Job]) -> None:
     rows = [
-        {"job": job.folder.name, "state": job.state, "reason": job.reason, "overrides": shlex.join(job.overrides)}
+        {
+            "job": str(job.folder.relative_to(folder)),
+            "state": job.state,
+            "reason": job.reason,
+            "overrides": shlex.join(job.overrides),
+        }
         for job in jobs
     ]
     write_table(folder / "jobs.csv", _COLUMNS, rows)

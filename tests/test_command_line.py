@@ -463,6 +463,15 @@ def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
         assert OmegaConf.load(tmp_path / f"sweep/{seed}-seed={seed}/.hydra/config.yaml").seed == int(seed)
 
 
+def test_a_sweep_may_name_its_folders_itself(tmp_path: Path) -> None:
+    """The index then lists the folders that there are."""
+    done = ltl(tmp_path, "-m", "seed=0,1", *FAST, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=by/${seed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    jobs = read_table(tmp_path / "sweep/jobs.csv")
+    assert [(job["job"], job["state"]) for job in jobs] == [("by/0", "done"), ("by/1", "done")]
+    assert (tmp_path / "sweep/report.html").stat().st_size > 0
+
+
 @pytest.mark.slow
 def test_a_sweep_runs_through_submitit(tmp_path: Path) -> None:
     """SLURM's launcher, on this machine."""
