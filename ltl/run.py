@@ -75,9 +75,9 @@ def cli(arguments: Sequence[str] | None = None) -> None:
     except LtlError as error:
         sys.exit(f"ltl: {error}")
     failures: list[str] = []
+    Sweep.folder = folder
     try:
         if folder is not None:
-            Sweep.folder = folder
             sweeps.go_on(folder, arguments, CONF, run)
         else:
             main()

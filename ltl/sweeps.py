@@ -54,10 +54,13 @@ def jobs(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def job_name(number: int, overrides: Sequence[str]) -> str:
-    """Return what the folder of a job is called: its number, and the keys that vary with their values."""
+    """Return what the folder of a job is called: its number, and the keys that vary with their values.
+
+    Only letters that a command line takes unquoted, so that `ticket=` and `resume=` can name it.
+    """
     swept = os.environ.get(_SWEPT, "").split()
-    values = ",".join(one for one in overrides if one.partition("=")[0] in swept)
-    return f"{number}-{re.sub(r'[^A-Za-z0-9._=,+-]+', '_', values)}"[:_LONGEST].rstrip("-")
+    values = "_".join(one.replace("=", "-") for one in overrides if one.partition("=")[0] in swept)
+    return f"{number}-{re.sub(r'[^A-Za-z0-9._+-]+', '_', values)}"[:_LONGEST].rstrip("-")
 
 
 def is_sweep(folder: Path) -> bool:

@@ -384,8 +384,8 @@ def test_a_plan_of_a_sweep_has_a_line_a_job_and_their_sum(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
     cells = [[cell.strip() for cell in line.split("│")][:2] for line in done.stdout.splitlines() if "│" in line]
     assert cells == [
-        ["0-seed=0,pruner.rounds=1", "2"], ["1-seed=0,pruner.rounds=3", "4"], ["2-seed=1,pruner.rounds=1", "2"],
-        ["3-seed=1,pruner.rounds=3", "4"], ["4 jobs", "12"],
+        ["0-seed-0_pruner.rounds-1", "2"], ["1-seed-0_pruner.rounds-3", "4"], ["2-seed-1_pruner.rounds-1", "2"],
+        ["3-seed-1_pruner.rounds-3", "4"], ["4 jobs", "12"],
     ]  # fmt: skip
 
 
@@ -413,12 +413,12 @@ def test_one_job_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith(
-        "ltl: sweep/1-pruner.rate=3 failed: pruner.rate=3 is not possible: it must be the fraction"
+        "ltl: sweep/1-pruner.rate-3 failed: pruner.rate=3 is not possible: it must be the fraction"
     )
     assert "Traceback" not in done.stdout
     jobs = read_table(tmp_path / "sweep/jobs.csv")
     assert {job["job"]: job["state"] for job in jobs} == {
-        "0-pruner.rate=0.2": "done", "1-pruner.rate=3": "failed", "2-pruner.rate=0.3": "done",
+        "0-pruner.rate-0.2": "done", "1-pruner.rate-3": "failed", "2-pruner.rate-0.3": "done",
     }  # fmt: skip
     assert jobs[1]["reason"] in lines[0]
     assert "1 of 3 jobs are not done; `python -m ltl.run resume=sweep` runs what is missing." in done.stdout
@@ -434,15 +434,17 @@ def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
     cut = ltl(tmp_path, *sweep, "hydra.sweep.dir=cut", "hardware.stop_after=0s")
     assert cut.returncode == 1
     assert [line.split(" ", 2)[2] for line in cut.stderr.splitlines()] == ["interrupted: hardware.stop_after=0s"] * 3
-    shutil.rmtree(tmp_path / "cut/2-seed=2")
-    shutil.rmtree(tmp_path / "cut/0-seed=0")
-    shutil.copytree(tmp_path / "whole/0-seed=0", tmp_path / "cut/0-seed=0")
-    written = (tmp_path / "cut/0-seed=0/rounds.csv").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "cut/2-seed-2")
+    shutil.rmtree(tmp_path / "cut/0-seed-0")
+    shutil.copytree(tmp_path / "whole/0-seed-0", tmp_path / "cut/0-seed-0")
+    written = (tmp_path / "cut/0-seed-0/rounds.csv").stat().st_mtime_ns
     done = ltl(tmp_path, "resume=cut", "hardware.stop_after=null")
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "cut/0-seed=0/rounds.csv").stat().st_mtime_ns == written
+    assert (tmp_path / "cut/0-seed-0/rounds.csv").stat().st_mtime_ns == written
     assert {job["state"] for job in read_table(tmp_path / "cut/jobs.csv")} == {"done"}
-    for name in ("1-seed=1", "2-seed=2"):
+    branch = ltl(tmp_path, "ticket=cut/2-seed-2@1", *FAST, "hydra.run.dir=branch")  # the name needs no quotes
+    assert branch.returncode == 0, branch.stderr
+    for name in ("1-seed-1", "2-seed-2"):
         tables = [read_table(tmp_path / sweep / name / "rounds.csv") for sweep in ("whole", "cut")]
         apart = (*TIME_COLUMNS, "hardware")  # it was changed: stop_after
         whole, resumed = ([{**row, **dict.fromkeys(apart)} for row in table] for table in tables)
@@ -456,11 +458,11 @@ def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    tables = [read_table(tmp_path / f"sweep/{seed}-seed={seed}/rounds.csv") for seed in "01"]
+    tables = [read_table(tmp_path / f"sweep/{seed}-seed-{seed}/rounds.csv") for seed in "01"]
     assert [len(table) for table in tables] == [3, 3]
     assert tables[0][0]["init_sha256"] != tables[1][0]["init_sha256"]
     for seed in "01":
-        assert OmegaConf.load(tmp_path / f"sweep/{seed}-seed={seed}/.hydra/config.yaml").seed == int(seed)
+        assert OmegaConf.load(tmp_path / f"sweep/{seed}-seed-{seed}/.hydra/config.yaml").seed == int(seed)
 
 
 def test_a_sweep_may_name_its_folders_itself(tmp_path: Path) -> None:
@@ -485,6 +487,6 @@ def test_a_sweep_over_several_processes_a_job_is_refused(refused: Callable[..., 
     done = ltl(tmp_path, "-m", "seed=0,1", "hardware=ddp", "hydra.sweep.dir=sweep")
     assert done.returncode == 1
     assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
-        f"sweep/{seed}-seed={seed} failed" for seed in "01"
+        f"sweep/{seed}-seed-{seed} failed" for seed in "01"
     ]
     assert all("hardware=ddp cannot be swept" in line for line in done.stderr.splitlines())
