@@ -37,7 +37,8 @@ def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
     deadline = time.monotonic() + experiment.hardware.stop_after
     rows = Table(experiment.folder / "rounds.csv", ROUND_COLUMNS)
     layers = Table(experiment.folder / "layers.csv", LAYER_COLUMNS)
-    total = sum(job.steps() for job in experiment.jobs(lambda key: False))
+    whole = list(experiment.jobs(lambda key: False))
+    total, last_round = sum(job.steps() for job in whole), max(key[3] for job in whole for key in job.keys)
     jobs = list(experiment.jobs(rows.has))
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -49,7 +50,7 @@ def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
         for planned in jobs:
             job = planned.without(lost)
             if job is not None:
-                lost |= _fit(experiment, job, rows, layers, first_step, deadline, display)
+                lost |= _fit(experiment, job, rows, layers, first_step, last_round, deadline, display)
             display.skip(planned.steps() - (job.steps() if job else 0))
             first_step += planned.steps()
     if lost:
@@ -62,6 +63,7 @@ def _fit(
     rows: Table,
     layers: Table,
     first_step: int,
+    last_round: int,
     deadline: float,
     display: RunProgress,
 ) -> dict[int, str]:
@@ -108,7 +110,7 @@ def _fit(
         first_step=first_step,
     )
     path = experiment.folder / "checkpoints" / f"{job.name}.ckpt"
-    shown = ShowProgress(display=display, record=record, rounds=max(key[3] for key in job.keys))
+    shown = ShowProgress(display=display, record=record, rounds=last_round)
     checkpoint = IntervalCheckpoint(path=path, every=experiment.hardware.checkpoint_every, deadline=deadline)
     trainer = _trainer(experiment, job.timeline, [cycle, record, shown, checkpoint])
     with suppress(Diverged):

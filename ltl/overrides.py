@@ -30,9 +30,7 @@ def check(arguments: Sequence[str], conf: Path) -> None:
         for one in _variants(overrides, conf):
             composed(one, conf)
     elif flags <= _SHOW:
-        cfg = composed(overrides, conf)
-        if not flags:
-            schema.check(cfg)
+        (composed if flags else checked)(overrides, conf)
 
 
 def is_override(argument: str) -> bool:

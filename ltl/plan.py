@@ -1,5 +1,6 @@
 """What a run would cost: its trainings and steps are counted, its hours extrapolated from a few steps."""
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +8,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from ltl import build, fit
 from ltl.callbacks.progress import RunProgress
+from ltl.console import print_table, terminal
 from ltl.experiment import Experiment
 from ltl.results import read_table
 
@@ -50,19 +51,12 @@ def plan(cfg: DictConfig, name: str) -> Plan:
 
 def show(plans: Sequence[Plan]) -> None:
     """Print a line for each job, and their sum."""
-    table = Table(header_style="bold", show_edge=False, pad_edge=False)
-    table.add_column("job")
-    for column in ("trainings", "of controls", "optimiser steps", "ms a step", "time"):
-        table.add_column(column, justify="right")
-    for one in plans:
-        table.add_row(one.name, *_counts([one]), f"{one.step_seconds * 1e3:.2f}", _time(one.hours))
+    rows = [[one.name, *_counts([one]), f"{one.step_seconds * 1e3:.2f}", _time(one.hours)] for one in plans]
     if len(plans) > 1:
-        table.add_section()
-        table.add_row(f"{len(plans)} jobs", *_counts(plans), "", _time(sum(one.hours for one in plans)))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)
+        rows.append([f"{len(plans)} jobs", *_counts(plans), "", _time(sum(one.hours for one in plans))])
+    console = terminal()
+    header = ("job", "trainings", "of controls", "optimiser steps", "ms a step", "time")
+    print_table(console, header, rows, left=("job",))
     console.print(
         "Nothing was kept. Times are of one job after another on this machine, by a few dense steps of each: "
         "sparse perceptrons take less.",
@@ -86,12 +80,13 @@ def _measured(built: Experiment, folder: Path) -> tuple[float, float]:
     few = {name: getattr(built.dataset, name).first(least) for name in ("train", "validation", "test")}
     dataset = replace(built.dataset, **few)
     examples = sum(map(len, few.values()))
+    hardware = replace(built.hardware, devices=1, strategy="auto", stop_after=math.inf)
     trials = min(built.trials, built.hardware.stack_size) if built.together() else 1
     steps = _FEW
     for attempt in ("warm-up", "timed"):
         one = replace(
             built, folder=folder / attempt, dataset=dataset, trials=trials, rounds=0, controls={}, tickets=[],
-            length=steps, rewind_step=0, eval_every=steps,
+            hardware=hardware, length=steps, rewind_step=0, eval_every=steps,
         )  # fmt: skip
         fit.run(one, lambda total: RunProgress(total_steps=total, console=Console(quiet=True)))
         rows = read_table(one.folder / "rounds.csv")

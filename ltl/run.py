@@ -72,18 +72,21 @@ def cli(arguments: Sequence[str] | None = None) -> None:
             return
         if folder is None:
             overrides.check(arguments, CONF)
+        else:
+            sweeps.check(folder)
     except LtlError as error:
         sys.exit(f"ltl: {error}")
     failures: list[str] = []
+    errors: dict[str, str] = {}
     Sweep.folder = folder
     try:
         if folder is not None:
-            sweeps.go_on(folder, arguments, CONF, run)
+            sweeps.go_on(folder, arguments, CONF, run, errors)
         else:
             main()
     finally:
         if Sweep.folder is not None:
-            failures = sweeps.close(Sweep.folder)
+            failures = sweeps.close(Sweep.folder, errors)
         print("".join(f"ltl: {line}\n" for line in failures), end="", file=sys.stderr)
     if failures:
         sys.exit(1)
@@ -94,7 +97,8 @@ def _plan(arguments: Sequence[str]) -> None:
     flags, given = ([one for one in arguments if overrides.is_override(one) is kind] for kind in (False, True))
     if not set(flags) <= {"-m", "--multirun"} or resume.folder_of(arguments):
         raise LtlError("plan=true goes with -m and overrides of a new run only: leave out resume= and other flags.")
-    overrides.check(arguments, CONF)
+    if flags:
+        overrides.check(arguments, CONF)
     from ltl import plan
 
     jobs = sweeps.jobs(given) if flags else {"run": given}

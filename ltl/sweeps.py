@@ -3,18 +3,17 @@
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from ltl import report, resume
 from ltl.errors import LtlError
-from ltl.overrides import composed
+from ltl.overrides import checked
 from ltl.results import read_status, read_table, write_json, write_table
 
 _COLUMNS = ("job", "state", "reason", "overrides")
@@ -24,9 +23,9 @@ _LONGEST = 100  # characters of a folder's name
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep: its folder, its command line, and how it went."""
+    """One job of a sweep: its folder within the sweep's, its command line, and how it went."""
 
-    folder: Path
+    name: str
     overrides: list[str]
     state: str
     reason: str
@@ -36,10 +35,12 @@ def begin(config: DictConfig) -> Path:
     """Write the index of the sweep that `config` describes, before its first job starts, and return its folder."""
     folder = Path(config.hydra.sweep.dir)
     fixed = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    planned = jobs([*(f"{key}={value}" for key, value in fixed.items()), *config.hydra.overrides.task])
+    arguments = [*(f"{key}={value}" for key, value in fixed.items()), *config.hydra.overrides.task]
     named = "ltl_job" in str(OmegaConf.to_container(config.hydra.sweep, resolve=False))
-    if named and config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another one decides as it goes
-        _write(folder, [Job(folder / name, overrides, "not started", "") for name, overrides in planned.items()])
+    if config.hydra.sweeper._target_.endswith(".BasicSweeper") and named:
+        _write(folder, [Job(name, overrides, "not started", "") for name, overrides in jobs(arguments).items()])
+    else:  # the jobs, or their folders, are known when they are there
+        _parsed(arguments)
     return folder
 
 
@@ -47,10 +48,15 @@ def jobs(arguments: Sequence[str]) -> dict[str, list[str]]:
     """Return the jobs that the overrides of a sweep describe: the name of each with its own overrides."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+    [split] = BasicSweeper.split_arguments(_parsed(arguments), None)
+    return {job_name(number, overrides): overrides for number, overrides in enumerate(split)}
+
+
+def _parsed(arguments: Sequence[str]) -> list[Override]:
+    """Parse overrides, and remember which of them vary."""
     parsed = OverridesParser.create().parse_overrides(list(arguments))
     os.environ[_SWEPT] = " ".join(one.get_key_element() for one in parsed if one.is_sweep_override())
-    [split] = BasicSweeper.split_arguments(parsed, None)
-    return {job_name(number, overrides): overrides for number, overrides in enumerate(split)}
+    return parsed
 
 
 def job_name(number: int, overrides: Sequence[str]) -> str:
@@ -68,23 +74,41 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "jobs.csv").is_file()
 
 
-def go_on(folder: Path, arguments: Sequence[str], conf: Path, run: Callable[[DictConfig, Path], None]) -> None:
-    """Run what is missing of a sweep, job after job, by its own command lines and what a resume may change."""
-    for job in _jobs(folder):
+def check(folder: Path) -> None:
+    """LtlError if the index of a sweep cannot be read."""
+    _planned(folder)
+
+
+def go_on(
+    folder: Path,
+    arguments: Sequence[str],
+    conf: Path,
+    run: Callable[[DictConfig, Path], None],
+    errors: dict[str, str],
+) -> None:
+    """Run what is missing of a sweep, job after job, by its own command lines and what a resume may change.
+
+    What goes wrong is written into `errors`, by job.
+    """
+    for job in _jobs(folder, errors):
         if job.state == "done":
             continue
         try:
-            if (job.folder / ".hydra" / "config.yaml").is_file() and (job.folder / "status.json").is_file():
-                cfg = resume.configuration(job.folder, arguments, conf)
-            else:
-                overrides = [*job.overrides, *resume.changes(arguments)]
-                cfg = composed(overrides, conf)
-                (job.folder / ".hydra").mkdir(parents=True, exist_ok=True)
-                OmegaConf.save(cfg, job.folder / ".hydra" / "config.yaml")
-                OmegaConf.save(OmegaConf.create(overrides), job.folder / ".hydra" / "overrides.yaml")
-            run(cfg, job.folder)
+            run(_configuration(folder / job.name, job.overrides, arguments, conf), folder / job.name)
         except LtlError as error:
-            failed(job.folder, error)
+            errors[job.name] = str(error)
+
+
+def _configuration(folder: Path, overrides: Sequence[str], arguments: Sequence[str], conf: Path) -> DictConfig:
+    """Return the configuration of a job that is to go on, or to begin in a folder made for it."""
+    if (folder / "status.json").is_file() and (folder / ".hydra" / "config.yaml").is_file():
+        return resume.configuration(folder, arguments, conf)
+    whole = [*overrides, *resume.changes(arguments)]
+    cfg = checked(whole, conf)
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create(whole), folder / ".hydra" / "overrides.yaml")
+    return cfg
 
 
 def failed(folder: Path, error: LtlError) -> None:
@@ -93,52 +117,71 @@ def failed(folder: Path, error: LtlError) -> None:
         write_json(folder / "status.json", {"state": "failed", "reason": str(error)})
 
 
-def close(folder: Path) -> list[str]:
-    """Write the index and the joint report, print a line a job, and return a line for each that is not done."""
-    jobs = _jobs(folder)
+def close(folder: Path, errors: Mapping[str, str]) -> list[str]:
+    """Write the index and the joint report, print a line a job, and return a line for each that is not done.
+
+    `errors` are what went wrong just now, by job.
+    """
+    from ltl.console import print_table, terminal  # not before there is something to print
+
+    jobs = _jobs(folder, errors)
     _write(folder, jobs)
-    table = Table(header_style="bold", show_edge=False, pad_edge=False)
-    for name in ("job", "state", "reason"):
-        table.add_column(name, overflow="fold")
-    for job in jobs:
-        table.add_row(str(job.folder.relative_to(folder)), job.state, job.reason)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file has no width to keep to
+    console = terminal()
     try:
         report.show(report.write([folder]))
-    except LtlError as error:
+    except (LtlError, OSError) as error:
         console.print(f"no joint report: {error}", highlight=False, markup=False)
-    console.print(table)
+    header = ("job", "state", "reason")
+    print_table(console, header, [[job.name, job.state, job.reason] for job in jobs], left=header)
     left = [job for job in jobs if job.state != "done"]
     if left:
         line = (
             f"{len(left)} of {len(jobs)} jobs are not done; `python -m ltl.run resume={folder}` runs what is missing."
         )
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return [f"{job.folder} {job.state}: {job.reason}" for job in left]
+    return [f"{folder / job.name} {job.state}: {job.reason}" for job in left]
 
 
-def _jobs(folder: Path) -> list[Job]:
+def _planned(folder: Path) -> dict[str, list[str]]:
+    """Return the command line of each job of the index; LtlError if it is none."""
+    path = folder / "jobs.csv"
+    rows = read_table(path)
+    try:
+        if any(set(row) != set(_COLUMNS) or None in row.values() for row in rows):
+            raise ValueError("cells are missing")
+        return {row["job"]: shlex.split(row["overrides"]) for row in rows}
+    except ValueError:
+        raise LtlError(
+            f"{path} is not the index of a sweep: it was altered or cut off; resume its jobs one by one."
+        ) from None
+
+
+def _jobs(folder: Path, errors: Mapping[str, str]) -> list[Job]:
     """Return the jobs of a sweep in their order: those planned, and those whose folders are there."""
-    planned = {row["job"]: shlex.split(row["overrides"]) for row in read_table(folder / "jobs.csv")}
+    planned = _planned(folder)
     found = {str(path.parent.relative_to(folder)) for path in folder.rglob("status.json")}
-    names = [*planned, *sorted(found - set(planned))]
-    jobs = []
-    for name in names:
-        status = read_status(folder / name) if name in found else {"state": "not started"}
-        jobs.append(Job(folder / name, planned.get(name, []), status["state"], status.get("reason") or ""))
-    return jobs
+    return [
+        Job(name, planned.get(name, []), *_state(folder / name, errors.get(name)))
+        for name in [*planned, *sorted(found - set(planned))]
+    ]
+
+
+def _state(folder: Path, error: str | None) -> tuple[str, str]:
+    """Return the state of a job and the reason for it."""
+    if error is not None:
+        return "failed", error
+    if not (folder / "status.json").is_file():
+        return "not started", ""
+    try:
+        status = read_status(folder)
+    except LtlError as damaged:
+        return "failed", str(damaged)
+    return status["state"], status.get("reason") or ""
 
 
 def _write(folder: Path, jobs: Sequence[Job]) -> None:
     rows = [
-        {
-            "job": str(job.folder.relative_to(folder)),
-            "state": job.state,
-            "reason": job.reason,
-            "overrides": shlex.join(job.overrides),
-        }
+        {"job": job.name, "state": job.state, "reason": job.reason, "overrides": shlex.join(job.overrides)}
         for job in jobs
     ]
     write_table(folder / "jobs.csv", _COLUMNS, rows)

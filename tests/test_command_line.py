@@ -25,6 +25,7 @@ from ltl.tickets import load
 ROOT = CONF.parent
 HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "wandb", "scipy", "sklearn", "matplotlib", "numpy")
 FAST = ("debug=fast", "control=none")
+ZERO_THREADS = "hardware.threads=0 is not possible: it must be a whole number ≥ 1 of threads."
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -366,7 +367,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
 def test_a_plan_counts_what_a_run_then_does_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its trainings, controls and steps are those of the rows; the time is above 0."""
     job = (*FAST, "control=[reinit,random_mask]", "draws=2", "pruner=imp_late", "pruner.rewind_to=2it")
-    done = ltl(tmp_path, "plan=true", *job)
+    done = ltl(tmp_path, "plan=true", "hardware.stop_after=0s", *job)
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(tmp_path.iterdir())
     name, trainings, controls, steps, speed, _ = (cell.strip() for cell in done.stdout.splitlines()[2].split("│"))
@@ -438,6 +439,21 @@ def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cut/0-seed-0")
     shutil.copytree(tmp_path / "whole/0-seed-0", tmp_path / "cut/0-seed-0")
     written = (tmp_path / "cut/0-seed-0/rounds.csv").stat().st_mtime_ns
+    status = tmp_path / "cut/1-seed-1/status.json"
+    before = status.read_text()
+    refused = ltl(tmp_path, "resume=cut", "hardware.threads=0")
+    assert refused.returncode == 1
+    assert [line.split(" ", 2)[1:] for line in refused.stderr.splitlines()] == [
+        [f"cut/{seed}-seed-{seed}", f"failed: {ZERO_THREADS}"] for seed in "12"
+    ]
+    assert status.read_text() == before
+    assert not (tmp_path / "cut/2-seed-2").exists()
+    status.write_text(before[:20])
+    damaged = ltl(tmp_path, "resume=cut", "hardware.stop_after=0s")
+    assert damaged.returncode == 1
+    assert "status.json is not valid JSON of a run's status" in damaged.stderr.splitlines()[0]
+    assert "Traceback" not in damaged.stderr
+    status.write_text(before)
     done = ltl(tmp_path, "resume=cut", "hardware.stop_after=null")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "cut/0-seed-0/rounds.csv").stat().st_mtime_ns == written
@@ -463,6 +479,17 @@ def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
     assert tables[0][0]["init_sha256"] != tables[1][0]["init_sha256"]
     for seed in "01":
         assert OmegaConf.load(tmp_path / f"sweep/{seed}-seed-{seed}/.hydra/config.yaml").seed == int(seed)
+
+
+def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    for text in (
+        "job,state\n0-seed-0,done\n",
+        "job,state,reason,overrides\n0-seed-0,done\n",
+        'job,overrides\n0,"\'a"\n',
+    ):
+        (tmp_path / "sweep/jobs.csv").write_text(text)
+        assert "jobs.csv is not the index of a sweep" in one_line(ltl(tmp_path, "resume=sweep"))
 
 
 def test_a_sweep_may_name_its_folders_itself(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "lengths", "rng", "allowed", "schema"),
     ("masks", "sparse_inputs", "pruning", "comparison"),
     ("models", "datasets"),
-    ("results", "tickets", "torch_prune"),
+    ("console", "results", "tickets", "torch_prune"),
     ("training", "callbacks"),
     ("report",),
     ("experiment", "fit", "build", "rebuild"),

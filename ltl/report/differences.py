@@ -27,7 +27,7 @@ _SAME = 0.01  # relative difference of two densities that are compared: counts a
 
 @dataclass(frozen=True)
 class Differences:
-    """What the second of two studies is subtracted from, at each density that both have."""
+    """The table of A − B, and what A and B are called."""
 
     names: tuple[str, str]
     table: Table
@@ -40,15 +40,14 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
     percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster). LtlError if
     the two have no density or no θ₀ in common.
     """
-    rounds = [
-        (mine, theirs)
-        for mine in rounds_of(first.rows)
-        for theirs in rounds_of(second.rows)
-        if abs(density_at(first.rows, mine) / density_at(second.rows, theirs) - 1) <= _SAME
-    ]
+    densities = {theirs: density_at(second.rows, theirs) for theirs in rounds_of(second.rows)}
+    rounds = []
+    for mine in rounds_of(first.rows):
+        own = density_at(first.rows, mine)
+        near = [theirs for theirs, density in densities.items() if abs(own / density - 1) <= _SAME]
+        rounds += [(mine, near[0])] if near else []
     if not rounds:
         raise LtlError(f"{names[0]} and {names[1]} have no density in common: there is nothing to compare.")
-    rounds = [pair for number, pair in enumerate(rounds) if pair[0] not in [mine for mine, _ in rounds[:number]]]
     pairs = [
         [
             paired(by_trial(first.rows, "ticket", mine, measure), by_trial(second.rows, "ticket", theirs, measure))

@@ -1,13 +1,13 @@
 """One report: reads the runs, judges them, draws the figures, writes the page."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from ltl.console import print_table, terminal
 from ltl.errors import LtlError
 from ltl.report.claims import Claim, claim_of, compare
 from ltl.report.comparison import Comparison
@@ -48,14 +48,15 @@ class Report:
 
 def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = False) -> Report:
     """Write figures, tables and report.html; see `ltl.report.write`."""
-    runs = [load(folder) for folder in find_runs(folders)]
+    loaded = {folder: load(folder) for folder in find_runs(folders)}
+    runs = list(loaded.values())
     found = studies(runs)
     problems = unfinished(runs)
     if not found:
         raise LtlError(f"{_common(runs)} holds no finished round yet: {' '.join(problems) or 'rounds.csv is empty.'}")
     target = out or (folders[0] if len(folders) == 1 and folders[0].is_dir() else _common(runs))
     sections = [_section(study) for study in found]
-    between = _between(folders) if compare else None
+    between = _between(folders, loaded) if compare else None
 
     # matplotlib takes half a second to import: not before there is something to draw.
     from ltl.report.gallery import draw
@@ -82,11 +83,8 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
 
 def show(report: Report) -> None:
     """Print the table of rounds, the verdict and the paths of what was written."""
-    console = Console()
+    console = terminal()
     narrow = console.is_terminal
-    if not narrow:
-        # A file has no width to keep to, and a wrapped table is unreadable there.
-        console = Console(width=200)
     for section in report.sections:
         study = section.study
         title = study.title + (f" ({study.label})" if study.label else "")
@@ -118,13 +116,13 @@ def _section(study: Study) -> Section:
     return Section(study, findings(study), rounds_table(study), claim, comparisons, claims)
 
 
-def _between(folders: Sequence[Path]) -> Differences:
+def _between(folders: Sequence[Path], loaded: Mapping[Path, Run]) -> Differences:
     """Set the runs below two paths against each other; LtlError unless each path holds one setting."""
     if len(folders) != 2:
         raise LtlError(f"--compare takes two paths, got {len(folders)}: give A and B to have A − B.")
     sides = []
     for folder in folders:
-        found = studies([load(run) for run in find_runs([folder])])
+        found = studies([loaded[run] for run in find_runs([folder])])
         if len(found) != 1:
             raise LtlError(
                 f"--compare {folder} holds {len(found)} settings: give a path whose runs differ in the seed alone."
@@ -149,9 +147,4 @@ def _markdown(section: Section) -> str:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    rich = RichTable(header_style="bold", show_edge=False, pad_edge=False)
-    for name in table.header:
-        rich.add_column(name, justify="left" if name in ("verdict", "figure") else "right")
-    for row in table.rows:
-        rich.add_row(*row)
-    console.print(rich)
+    print_table(console, table.header, table.rows, left=("verdict", "figure"))
