@@ -486,7 +486,7 @@ def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:
     for text in (
         "job,state\n0-seed-0,done\n",
         "job,state,reason,overrides\n0-seed-0,done\n",
-        'job,overrides\n0,"\'a"\n',
+        "job,state,reason,overrides\n0-seed-0,done,,'seed=0\n",
     ):
         (tmp_path / "sweep/jobs.csv").write_text(text)
         assert "jobs.csv is not the index of a sweep" in one_line(ltl(tmp_path, "resume=sweep"))
