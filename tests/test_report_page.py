@@ -125,6 +125,12 @@ def test_the_same_rows_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
 
 
+def test_one_point_below_the_axis_is_one_point(tmp_path: Path) -> None:
+    gains = {"ticket": flat(0.0), "random_mask": lambda turn: -0.3 if turn == 10 else 0.0}
+    ltl.report.write([make_run(tmp_path, gains=gains)])
+    assert "1 point lies below this axis, down to 68." in _drawn_words(tmp_path)
+
+
 def _drawn_words(folder: Path) -> str:
     """The words of a figure, which matplotlib leaves as comments beside their outlines."""
     return " ".join(re.findall(r"<!-- (.*?) -->", (folder / "figures" / "accuracy_vs_density.svg").read_text()))

@@ -185,7 +185,8 @@ def _draw(axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: fl
     density_axis(axes, [point.density for line in lines for point in line.points])
     hidden = [mean for mean in means if mean < low]
     if hidden or cut:
-        words = f" {len(hidden)} points lie below this axis, down to {min(hidden):.1f}%" if hidden else _CUT_WORDS
+        lie = "1 point lies" if len(hidden) == 1 else f"{len(hidden)} points lie"
+        words = f" {lie} below this axis, down to {min(hidden):.1f}%" if hidden else _CUT_WORDS
         frame = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         axes.text(0, 0.02, words, transform=axes.transAxes, fontsize=8.5, color=GREY, bbox=frame, zorder=30)
 
