@@ -24,6 +24,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if is_override(argument) or not flags]
+    if flags & _SWEEP and flags & _SHOW:
+        raise LtlError(f"{' '.join(sorted(flags))} do not go together: leave out -m to see one job's configuration.")
     if flags <= _SWEEP:
         _check_folder(arguments)
     if flags <= _SWEEP and flags:

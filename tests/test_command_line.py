@@ -509,6 +509,11 @@ def test_a_sweep_runs_through_submitit(tmp_path: Path) -> None:
     assert [job["state"] for job in read_table(tmp_path / "sweep/jobs.csv")] == ["done", "done"]
 
 
+def test_a_sweep_has_no_single_configuration_to_show(tmp_path: Path) -> None:
+    line = one_line(ltl(tmp_path, "-m", "--cfg", "job", "seed=0,1"))
+    assert line == "ltl: --cfg -m do not go together: leave out -m to see one job's configuration."
+
+
 def test_a_sweep_over_several_processes_a_job_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     """DDP's further processes would repeat the whole sweep."""
     done = ltl(tmp_path, "-m", "seed=0,1", "hardware=ddp", "hydra.sweep.dir=sweep")
