@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ltl.report import show, write
 
     try:
-        show(write(options.paths, out=options.out, compare=options.compare))
+        show(write(options.paths, out=options.out, compare=options.compare, pdf=True))
     except (LtlError, OSError) as error:
         print(f"ltl-report: {error}", file=sys.stderr)
         return 1

@@ -52,6 +52,7 @@ class Drawing:
     caption: str
     svg: str
     paths: tuple[Path, ...]
+    figure: Figure
 
 
 @contextmanager
@@ -114,14 +115,22 @@ def percent_log_axis(axes: Axes, label: str) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, caption: str) -> Drawing:
-    """Write `name`.svg, .png and .pdf below `folder`; equal figures give equal bytes."""
-    svg, png, pdf = io.StringIO(), io.BytesIO(), io.BytesIO()
+    """Write `name`.svg and `name`.png below `folder`; equal figures give equal bytes."""
+    svg, png = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    contents = {"svg": svg.getvalue().encode(), "png": png.getvalue(), "pdf": pdf.getvalue()}
-    paths = tuple(folder / f"{name}.{kind}" for kind in contents)
-    for path, content in zip(paths, contents.values(), strict=True):
-        write_atomic(path, content)
-    return Drawing(name, caption, svg.getvalue(), paths)
+    paths = (folder / f"{name}.svg", folder / f"{name}.png")
+    write_atomic(paths[0], svg.getvalue().encode())
+    write_atomic(paths[1], png.getvalue())
+    return Drawing(name, caption, svg.getvalue(), paths, figure)
+
+
+def save_pdf(drawing: Drawing) -> Path:
+    """Write a drawing as PDF beside its other files; equal figures give equal bytes."""
+    pdf = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        drawing.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    path = drawing.paths[0].with_suffix(".pdf")
+    write_atomic(path, pdf.getvalue())
+    return path

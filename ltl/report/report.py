@@ -46,7 +46,7 @@ class Report:
     unfinished: Sequence[str]
 
 
-def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = False) -> Report:
+def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = False, pdf: bool = False) -> Report:
     """Write figures, tables and report.html; see `ltl.report.write`."""
     loaded = {folder: load(folder) for folder in find_runs(folders)}
     runs = list(loaded.values())
@@ -59,6 +59,7 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
     between = _between(folders, loaded) if compare else None
 
     # matplotlib takes half a second to import: not before there is something to draw.
+    from ltl.report.axes import save_pdf
     from ltl.report.gallery import draw
     from ltl.report.page import page
 
@@ -77,7 +78,9 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
         write_atomic(path, text.encode())
     path = target / "report.html"
     write_atomic(path, page(sections, gallery, runs, problems, between).encode())
-    drawn = [file for drawings in gallery.values() for drawing in drawings for file in drawing.paths]
+    drawings = [drawing for found in gallery.values() for drawing in found]
+    drawn = [file for drawing in drawings for file in drawing.paths]
+    drawn += [save_pdf(drawing) for drawing in drawings] if pdf else []
     return Report(path, [*drawn, *tables], sections, between, problems)
 
 
