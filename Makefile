@@ -9,7 +9,7 @@ run: .venv/ready
 	$(BIN)/python -m ltl.run $(ARGS)
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -12,8 +12,8 @@ from ltl.errors import Diverged, Stopped
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 
-def launch(cfg: DictConfig, folder: Path) -> None:
-    """Train what `folder` does not hold yet, write its report, and print the closing table."""
+def launch(cfg: DictConfig, folder: Path, *, brief: bool = False) -> None:
+    """Train what `folder` does not hold yet, write its report, and print the closing table, or a line if `brief`."""
     try:
         train(cfg, folder, Console())
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
@@ -24,11 +24,19 @@ def launch(cfg: DictConfig, folder: Path) -> None:
             print(f"ltl: {stop}; `python -m ltl.run resume={folder}` goes on.")
         return
     except Diverged:
-        if rank() == 0:
-            report.show(report.write([folder]))
+        _close(folder, brief)
         raise
-    if rank() == 0:
-        report.show(report.write([folder]))
+    _close(folder, brief)
+
+
+def _close(folder: Path, brief: bool) -> None:
+    if rank() != 0:
+        return
+    written = report.write([folder])
+    if brief:
+        print(f"{folder.name}: {report.line(written)}")
+    else:
+        report.show(written)
 
 
 def train(cfg: DictConfig, folder: Path, console: Console) -> None:

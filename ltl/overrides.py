@@ -40,7 +40,12 @@ def is_override(argument: str) -> bool:
     return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
-def composed(overrides: Sequence[str], conf: Path) -> DictConfig:
+def key_of(override: str) -> str:
+    """Return the key of an override: pruner.rate for `pruner.rate=0.1`, `+pruner.rate=0.1` and `~pruner.rate`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def composed(overrides: Sequence[str], conf: Path, *, with_hydra: bool = False) -> DictConfig:
     """Compose a configuration as Hydra would; LtlError in one line for whatever does not compose."""
     from hydra import compose
     from hydra.errors import HydraException, MissingConfigException
@@ -48,9 +53,9 @@ def composed(overrides: Sequence[str], conf: Path) -> DictConfig:
 
     try:
         with _hydra(conf):
-            return compose("config", overrides=list(overrides))
+            return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
     except MissingConfigException as error:
-        raise LtlError(_no_option(error.missing_cfg_file or "", conf)) from None
+        raise LtlError(_no_option(error.missing_cfg_file or "", overrides, conf)) from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise LtlError(_one_line(error, overrides, conf)) from None
 
@@ -76,6 +81,22 @@ def _hydra(conf: Path) -> Iterator[None]:
 
 def _variants(overrides: Sequence[str], conf: Path) -> Iterator[list[str]]:
     """Yield the overrides of the first job of a sweep, and of one job for each further option of a group."""
+    swept = _swept(overrides, conf)
+    first = [swept[number][0] if number in swept else text for number, text in enumerate(overrides)]
+    yield first
+    for number, values in swept.items():
+        if (conf / values[0].partition("=")[0]).is_dir():
+            for value in values[1:]:
+                yield [*first[:number], value, *first[number + 1 :]]
+
+
+def first_job(overrides: Sequence[str], conf: Path) -> list[str]:
+    """Return the overrides of the first job of a sweep; LtlError if they cannot be read."""
+    return next(_variants(overrides, conf))
+
+
+def _swept(overrides: Sequence[str], conf: Path) -> dict[int, list[str]]:
+    """Return what each override that holds several values stands for, by its place."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -84,19 +105,13 @@ def _variants(overrides: Sequence[str], conf: Path) -> Iterator[list[str]]:
         with _hydra(conf):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(list(overrides))
-            swept = {
+            return {
                 number: [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
                 for number, one in enumerate(parsed)
                 if one.is_discrete_sweep()
             }
     except HydraException as error:
         raise LtlError(_one_line(error, overrides, conf)) from None
-    first = [swept[number][0] if number in swept else text for number, text in enumerate(overrides)]
-    yield first
-    for number, values in swept.items():
-        if (conf / values[0].partition("=")[0]).is_dir():
-            for value in values[1:]:
-                yield [*first[:number], value, *first[number + 1 :]]
 
 
 def _check_folder(arguments: Sequence[str]) -> None:
@@ -110,9 +125,9 @@ def _check_folder(arguments: Sequence[str]) -> None:
             )
 
 
-def _no_option(option: str, conf: Path) -> str:
+def _no_option(option: str, overrides: Sequence[str], conf: Path) -> str:
     group, _, name = option.rpartition("/")
-    options = _options(group, conf)
+    options = _options(group, overrides, conf)
     if not options:
         return f"{option} is not a configuration of ltl: `--help` lists the groups and their options."
     near = difflib.get_close_matches(name, options, 1)
@@ -120,18 +135,18 @@ def _no_option(option: str, conf: Path) -> str:
     return f"{group}={name} is not an option.{hint} {group} can be {', '.join(options)}."
 
 
-def _options(group: str, conf: Path) -> list[str]:
+def _options(group: str, overrides: Sequence[str], conf: Path) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
 
     with _hydra(conf):
-        return GlobalHydra.instance().config_loader().get_group_options(group)
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, config_name="config", overrides=list(overrides))
 
 
 def _one_line(error: Exception, overrides: Sequence[str], conf: Path) -> str:
     text = " ".join(str(error).split()).split(" full_key")[0].split(" See https")[0].rstrip(".")
-    key, override = next(
-        ((key, one) for one in overrides if (key := one.lstrip("+~").partition("=")[0]) and key in text), ("", "")
-    )
+    named = [(key, one) for one in overrides if (key := key_of(one)) and key in text]
+    key, override = max(named, key=lambda pair: len(pair[0]), default=("", ""))
     if not key:
         return f"the command line cannot be read: {text}."
     if "Ambiguous value" in text:

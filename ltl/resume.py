@@ -10,6 +10,7 @@ from ltl import schema
 from ltl.errors import LtlError
 from ltl.overrides import composed
 from ltl.results import in_use, is_locked, rank, read_status
+from ltl.shorthand import searchpath
 
 _MAY_CHANGE = ("logger", "hardware", "report", "tags")
 _STAY = ("hardware.stack", "hardware.stack_size")  # which networks share a checkpoint
@@ -39,7 +40,8 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(stored, DictConfig)
     before = [str(one) for one in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    old_cfg, new_cfg = composed(before, conf), composed([*before, *changes(arguments)], conf)
+    paths = searchpath(arguments, folder)
+    old_cfg, new_cfg = (composed([*paths, *before, *more], conf) for more in ([], changes(arguments)))
     schema.check(new_cfg)
     old, wanted, kept = (dict(schema.leaves(OmegaConf.to_container(cfg))) for cfg in (old_cfg, new_cfg, stored))
     for key in sorted({*old, *wanted}):

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ltl import overrides, resume, schema, sweeps, usage
+from ltl import overrides, resume, schema, shorthand, sweeps, usage
 from ltl.errors import LtlError
 from ltl.results import rank
 
@@ -32,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     try:
         if job.mode == RunMode.MULTIRUN and cfg.hardware.strategy == "ddp":  # its processes repeat the command line
             raise LtlError("hardware=ddp cannot be swept: start these runs one by one, or sweep on one process each.")
-        run(cfg, folder)
+        run(cfg, folder, brief=job.mode == RunMode.MULTIRUN)
     except LtlError as error:
         if job.mode == RunMode.MULTIRUN:  # the other jobs go on; cli() tells of this one when all have ended
             sweeps.failed(folder, error)
@@ -42,27 +43,28 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"ltl: {error}")
 
 
-def run(cfg: DictConfig, folder: Path) -> None:
-    """Check `cfg`, then run it in `folder`; LtlError for whatever the user can mend."""
+def run(cfg: DictConfig, folder: Path, *, brief: bool = False) -> None:
+    """Check `cfg`, then run it in `folder`, and close `brief`ly in a sweep; LtlError for whatever the user can mend."""
     schema.check(cfg)
     if cfg.plan:
         raise LtlError("plan=true belongs on the command line: set plan=false in the configuration.")
     os.environ.setdefault("OMP_WAIT_POLICY", cfg.hardware.wait_policy)  # read once, when PyTorch is imported
     from ltl.launch import launch
 
-    launch(cfg, folder)
+    launch(cfg, folder, brief=brief)
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: help, a run folder or a sweep to resume, or a new job or sweep."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    arguments.sort(key=overrides.is_override)  # flags first: Hydra wants the overrides in one piece
-    sys.argv[1:] = arguments
     if not {"-h", "--help"}.isdisjoint(arguments):
         print(usage.text(CONF))
         return
     folder = resume.folder_of(arguments)
     try:
+        arguments = shorthand.spelled_out(arguments, CONF)
+        arguments.sort(key=overrides.is_override)  # flags first: Hydra wants the overrides in one piece
+        sys.argv[1:] = arguments
         if "plan=true" in map(str.lower, arguments):
             _plan(arguments)
             return
@@ -81,7 +83,7 @@ def cli(arguments: Sequence[str] | None = None) -> None:
     Sweep.folder = folder
     try:
         if folder is not None:
-            sweeps.go_on(folder, arguments, CONF, run, errors)
+            sweeps.go_on(folder, arguments, CONF, partial(run, brief=True), errors)
         else:
             main()
     finally:

@@ -15,6 +15,7 @@ from ltl import report, resume
 from ltl.errors import LtlError
 from ltl.overrides import checked
 from ltl.results import read_status, read_table, write_json, write_table
+from ltl.shorthand import searchpath
 
 _COLUMNS = ("job", "state", "reason", "overrides")
 _SWEPT = "LTL_SWEPT"  # the keys that vary, for processes that launchers start
@@ -90,6 +91,7 @@ def go_on(
 
     What goes wrong is written into `errors`, by job.
     """
+    arguments = [*arguments, *searchpath(arguments, folder)]
     for job in _jobs(folder, errors):
         if job.state == "done":
             continue
@@ -104,7 +106,7 @@ def _configuration(folder: Path, overrides: Sequence[str], arguments: Sequence[s
     if (folder / "status.json").is_file() and (folder / ".hydra" / "config.yaml").is_file():
         return resume.configuration(folder, arguments, conf)
     whole = [*overrides, *resume.changes(arguments)]
-    cfg = checked(whole, conf)
+    cfg = checked([*searchpath(arguments), *whole], conf)
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create(whole), folder / ".hydra" / "overrides.yaml")
@@ -128,7 +130,7 @@ def close(folder: Path, errors: Mapping[str, str]) -> list[str]:
     _write(folder, jobs)
     console = terminal()
     try:
-        report.show(report.write([folder]))
+        report.show(report.write([folder]), brief=True)
     except (LtlError, OSError) as error:
         console.print(f"no joint report: {error}", highlight=False, markup=False)
     header = ("job", "state", "reason")

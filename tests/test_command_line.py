@@ -154,6 +154,12 @@ def test_the_configuration_is_shown(tmp_path: Path) -> None:
         (["modle=conv2"], "modle=conv2 is not possible: there is no key modle. Did you mean model?"),
         (["qqq=1"], "qqq=1 is not possible: there is no key qqq; `--cfg job` lists all keys."),
         (["+qqq=1"], "qqq=1 is not possible: nothing reads a key of this name."),
+        (
+            ["pruner=imp", "pruner.rat=3"],
+            "pruner.rat=3 is not possible: there is no key pruner.rat. Did you mean pruner.rate",
+        ),
+        (["--config-dir", "gone"], "--config-dir gone is no folder: name the one that holds your groups."),
+        (["--config-dir"], "--config-dir (nothing) is no folder"),
         (["pruner.rate=3"], "pruner.rate=3 is not possible: it must be the fraction of the remaining weights"),
         (["pruner.rewind_to=500it"], "pruner.rewind_to=500it is at or past the end of a round (length=500it)"),
         (["seed=0,1"], "seed=0,1 is several values: add -m to run them one after another"),
@@ -417,6 +423,9 @@ def test_one_job_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
         "ltl: sweep/1-pruner.rate-3 failed: pruner.rate=3 is not possible: it must be the fraction"
     )
     assert "Traceback" not in done.stdout
+    closing = [line for line in done.stdout.splitlines() if line.startswith(("0-pruner", "2-pruner"))]
+    assert all("no verdict" in line and line.endswith("/report.html") for line in closing[:2])
+    assert done.stdout.count("weights left") == 0  # lines, not tables
     jobs = read_table(tmp_path / "sweep/jobs.csv")
     assert {job["job"]: job["state"] for job in jobs} == {
         "0-pruner.rate-0.2": "done", "1-pruner.rate-3": "failed", "2-pruner.rate-0.3": "done",

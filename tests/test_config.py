@@ -31,6 +31,7 @@ OPTIONS = {
         "frankle2019_conv6",
         "frankle2019_lenet",
         "frankle2019_lenet_oneshot",
+        "frankle2019_lenet_sgd",
         "frankle2019_resnet20",
         "frankle2019_resnet20_low_lr",
         "frankle2019_resnet20_warmup",

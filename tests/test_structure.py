@@ -23,7 +23,7 @@ FLOORS = (
     ("training", "callbacks"),
     ("report",),
     ("experiment", "fit", "build", "rebuild"),
-    ("overrides", "resume", "usage", "launch", "plan", "sweeps"),
+    ("overrides", "shorthand", "resume", "usage", "launch", "plan", "sweeps"),
     ("run", "ticket"),
 )
 ORDER = [room for floor in FLOORS for room in floor]

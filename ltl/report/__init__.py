@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from ltl.report.report import Report
 
-__all__ = ["show", "write"]
+__all__ = ["line", "show", "write"]
 
 
 def write(
@@ -26,8 +26,18 @@ def write(
     return write_report(folders, out=out, compare=compare, pdf=pdf)
 
 
-def show(report: "Report") -> None:
-    """Print the table of rounds, the verdict and the paths of what was written."""
+def show(report: "Report", *, brief: bool = False) -> None:
+    """Print the table of rounds, the verdict and the paths of what was written.
+
+    `brief`: where there are several settings, a line for each of them instead of their tables.
+    """
     from ltl.report.report import show as show_report
 
-    show_report(report)
+    show_report(report, brief=brief)
+
+
+def line(report: "Report") -> str:
+    """Return the verdict of a report and its page in one line."""
+    from ltl.report.report import line as line_of
+
+    return line_of(report)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from ltl.report.axes import Drawing
 from ltl.report.differences import Differences
-from ltl.report.findings import costs, short
+from ltl.report.findings import costs
 from ltl.report.load import Run
 from ltl.report.style import STYLE
 from ltl.report.tables import Table
@@ -26,6 +26,7 @@ def page(
     gallery: Mapping[str, Sequence[Drawing]],
     runs: Sequence[Run],
     unfinished: Sequence[str],
+    overview: Table | None,
     between: Differences | None,
 ) -> str:
     """Return the report as HTML with its figures inside."""
@@ -37,8 +38,8 @@ def page(
     ]
     if unfinished:
         body.append(_caution("Not finished: " + " ".join(unfinished)))
-    if not single:
-        body += [_overview(sections), _figures(gallery["all"])]
+    if overview is not None:
+        body += [_table(overview), _figures(gallery["all"])]
     if between is not None:
         words = f"{between.names[0]} − {between.names[1]}: tickets, paired by θ₀, with 95% intervals."
         body += ["<h2>Differences</h2>", f"<p>{escape(words)}</p>", _table(between.table)]
@@ -112,14 +113,6 @@ def _table_words(section: "Section") -> str:
         "cost: all steps trained until this round was done. Training: seconds of one training, without evaluation."
     )
     return words if section.study.no_verdict else f"{words} Verdicts go by one-sided bounds, see docs/verdicts.md."
-
-
-def _overview(sections: Sequence["Section"]) -> str:
-    rows = [
-        [section.study.label, short(section.study), str(section.study.trials), section.rounds.rows[0][2]]
-        for section in sections
-    ]
-    return _table(Table(["setting", "verdict", "trials", "dense accuracy at early stop (%)"], rows))
 
 
 def _provenance(runs: Sequence[Run]) -> str:

@@ -12,7 +12,7 @@ from ltl.errors import LtlError
 from ltl.report.claims import Claim, claim_of, compare
 from ltl.report.comparison import Comparison
 from ltl.report.differences import Differences, differences
-from ltl.report.findings import findings, unfinished
+from ltl.report.findings import findings, short, unfinished
 from ltl.report.load import Run, find_runs, load
 from ltl.report.quantities import NAMES
 from ltl.report.study import Study, studies
@@ -42,6 +42,7 @@ class Report:
     page: Path
     files: Sequence[Path]
     sections: Sequence[Section]
+    overview: Table | None  # a line for each setting, where there are several
     differences: Differences | None
     unfinished: Sequence[str]
 
@@ -56,6 +57,7 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
         raise LtlError(f"{_common(runs)} holds no finished round yet: {' '.join(problems) or 'rounds.csv is empty.'}")
     target = out or (folders[0] if len(folders) == 1 and folders[0].is_dir() else _common(runs))
     sections = [_section(study) for study in found]
+    overview = _overview(sections) if len(sections) > 1 else None
     between = _between(folders, loaded) if compare else None
 
     # matplotlib takes half a second to import: not before there is something to draw.
@@ -77,18 +79,21 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
     for path, text in tables.items():
         write_atomic(path, text.encode())
     path = target / "report.html"
-    write_atomic(path, page(sections, gallery, runs, problems, between).encode())
+    write_atomic(path, page(sections, gallery, runs, problems, overview, between).encode())
     drawings = [drawing for found in gallery.values() for drawing in found]
     drawn = [file for drawing in drawings for file in drawing.paths]
     drawn += [save_pdf(drawing) for drawing in drawings] if pdf else []
-    return Report(path, [*drawn, *tables], sections, between, problems)
+    return Report(path, [*drawn, *tables], sections, overview, between, problems)
 
 
-def show(report: Report) -> None:
-    """Print the table of rounds, the verdict and the paths of what was written."""
+def show(report: Report, *, brief: bool = False) -> None:
+    """Print the table of rounds, the verdict and the paths of what was written; see `ltl.report.show`."""
     console = terminal()
     narrow = console.is_terminal
-    for section in report.sections:
+    if brief and report.overview is not None:
+        console.print()
+        _print_table(console, report.overview)
+    for section in [] if brief and report.overview is not None else report.sections:
         study = section.study
         title = study.title + (f" ({study.label})" if study.label else "")
         console.print(f"\n[bold]{title}[/bold], n = {study.trials}", highlight=False)
@@ -105,11 +110,16 @@ def show(report: Report) -> None:
         console.print(f"• not finished: {problem}", highlight=False, markup=False)
     paths: dict[str, Path | None] = {"report": report.page, "figures": report.page.parent / "figures"}
     tickets = [run.folder / "tickets" for section in report.sections for run in section.study.runs]
-    paths |= {"tickets": next((folder for folder in tickets if folder.is_dir()), None)}
+    paths |= {"tickets": tickets[0] if len(tickets) == 1 and tickets[0].is_dir() else None}
     console.print()
     for name, path in paths.items():
         if path is not None:
             console.print(f"{name:8} {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def line(report: Report) -> str:
+    """Return the verdict of a report and its page in one line."""
+    return f"{'; '.join(short(section.study) for section in report.sections)} · {report.page}"
 
 
 def _section(study: Study) -> Section:
@@ -117,6 +127,14 @@ def _section(study: Study) -> Section:
     comparisons = compare(study.runs, study.rows, claim, margin=study.margin) if claim else []
     claims = claims_table(comparisons, NAMES, study.rows) if claim else None
     return Section(study, findings(study), rounds_table(study), claim, comparisons, claims)
+
+
+def _overview(sections: Sequence[Section]) -> Table:
+    rows = [
+        [section.study.label, short(section.study), str(section.study.trials), section.rounds.rows[0][2]]
+        for section in sections
+    ]
+    return Table(["setting", "verdict", "trials", "dense accuracy at early stop (%)"], rows)
 
 
 def _between(folders: Sequence[Path], loaded: Mapping[Path, Run]) -> Differences:
@@ -150,4 +168,4 @@ def _markdown(section: Section) -> str:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    print_table(console, table.header, table.rows, left=("verdict", "figure"))
+    print_table(console, table.header, table.rows, left=("setting", "verdict", "figure"))
