@@ -22,7 +22,7 @@ from ltl import lengths, schema
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.experiment import Experiment, Hardware, Seeds
-from ltl.pruning.pruner import Pruner
+from ltl.pruning.pruner import Pruner, Replacement
 from ltl.rng import generator
 from ltl.tickets import find
 from ltl.training.controls import Control
@@ -143,7 +143,13 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 def _pruner(cfg: DictConfig) -> Pruner:
     part = {name: _instantiate(cfg[name], f"pruner.{name}", *given) for name, given in _PRUNER.items()}
-    return Pruner(**part, momentum=cfg.momentum, lr=cfg.lr)
+    replacement = None
+    if cfg.get("replacement") is not None:
+        sides = ("drop", "grow")
+        replacement = Replacement(
+            **{side: _instantiate(cfg.replacement[side], f"pruner.replacement.{side}", "evidence") for side in sides}
+        )
+    return Pruner(**part, momentum=cfg.momentum, lr=cfg.lr, replacement=replacement)
 
 
 def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:

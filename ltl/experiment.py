@@ -195,6 +195,7 @@ class Experiment:
         events = self._events()
         first = (0,) + (self.rewind_step,) * self.rounds
         marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
+        idle = frozenset((event.round, event.step) for event in events if event.replaces)
         networks = tuple(
             Network(
                 Search(
@@ -210,7 +211,12 @@ class Experiment:
         make_cycle = partial(PruneRewind, pruner=self.pruner, rewind_step=self.rewind_step)
         name = f"trial-{trials[0]}" + (f"-to-{trials[-1]}" if len(trials) > 1 else "")
         job = Job(
-            f"{name}-ticket", networks, lambda: self.model, self._timeline(first, marks), make_cycle, len(trials) > 1
+            f"{name}-ticket",
+            networks,
+            lambda: self.model,
+            self._timeline(first, marks, idle),
+            make_cycle,
+            len(trials) > 1,
         )
         if not all(map(done, job.keys)):
             yield job
@@ -281,7 +287,7 @@ class Experiment:
                 # Named for all its networks: a resume that adds controls may form other groups.
                 digest = hashlib.sha256(repr([key for key, _ in group]).encode()).hexdigest()[:12]
                 name = f"{group[0][0][1]}-{digest}"
-                yield Job(name, networks, model, self._timeline([step], frozenset()), Retrain, together)
+                yield Job(name, networks, model, self._timeline([step]), Retrain, together)
 
     def _rewind_step(self, path: Path) -> int:
         return _number(load(path), "rewind_step") if self.tickets else self.rewind_step
@@ -319,8 +325,13 @@ class Experiment:
     def _shape(self) -> dict[str, Any]:
         return {"input_shape": self.dataset.input_shape, "outputs": self.dataset.outputs}
 
-    def _timeline(self, first: Sequence[int], marks: frozenset[tuple[int, int]]) -> Timeline:
-        return Timeline(self.length, self.eval_every, tuple(first), self.hardware.chunk, marks)
+    def _timeline(
+        self,
+        first: Sequence[int],
+        marks: frozenset[tuple[int, int]] = frozenset(),
+        idle: frozenset[tuple[int, int]] = frozenset(),
+    ) -> Timeline:
+        return Timeline(self.length, self.eval_every, tuple(first), self.hardware.chunk, marks, idle)
 
     def network(self, model: "partial[nn.Module]", source: torch.Generator) -> nn.Module:
         """Return the network that `model` builds, initialised from `source`."""

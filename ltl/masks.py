@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -48,6 +49,32 @@ def shuffled(masks: Masks, generator: torch.Generator) -> Masks:
     for name, mask in masks.items():
         order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
         out[name] = mask.flatten()[order].view_as(mask)
+    return out
+
+
+def shuffled_keeping(masks: Masks, generator: torch.Generator, counts: Literal["inputs", "units"]) -> Masks:
+    """Permute each mask so that every input, or every unit, keeps as many weights as it had (Frankle et al. 2021, §5).
+
+    Inputs are those of a linear layer, or the channels that a convolution reads; units are outputs or output channels.
+    """
+    out = {}
+    for name, mask in masks.items():
+        rows = mask.transpose(0, 1) if counts == "inputs" else mask
+        order = torch.rand(rows.flatten(1).shape, generator=generator).argsort(1).to(mask.device)
+        moved = rows.flatten(1).gather(1, order).view(rows.shape)
+        out[name] = (moved.transpose(0, 1) if counts == "inputs" else moved).contiguous()
+    return out
+
+
+def shuffled_weights(weights: Tensors, masks: Masks, generator: torch.Generator) -> Tensors:
+    """Return `weights` with those kept of each layer permuted among their places (Su et al. 2020, §3)."""
+    out = dict(weights)
+    for name, mask in masks.items():
+        places = mask.flatten().nonzero().flatten()
+        moved = weights[name].flatten().clone()
+        order = torch.randperm(len(places), generator=generator).to(places.device)
+        moved[places] = moved[places[order]]
+        out[name] = moved.view_as(weights[name])
     return out
 
 

@@ -32,6 +32,8 @@ _LENGTHS = list_of(is_length, "lengths such as [500it, 2ep]")
 _SWITCH, _TEXT, _TEXTS = choice(True, False), Allowed(is_text, "text"), list_of(is_text, "text")
 _STREAM = or_null(whole(0), "to follow seed")
 _MULTIPLE = number(lambda value: value >= 0, "a multiple ≥ 0 of pruner.rate")
+_POSITIVE = number(lambda value: value > 0, "a number above 0")
+_FRACTION = number(lambda value: 0 <= value <= 1, "a fraction between 0 and 1")
 _NOT_NEGATIVE = number(lambda value: value >= 0, "a number ≥ 0")
 
 _SCHEMA: dict[str, Allowed] = {
@@ -82,8 +84,8 @@ _SCHEMA: dict[str, Allowed] = {
     "hardware.stop_after": or_null(Allowed(is_duration, "a duration such as 90s, 9min or 2h"), "for no limit"),
     "hardware.eval_batch": whole(1, " of examples"),
     "hardware.checkpoint_every": number(lambda value: value >= 0, "a number ≥ 0 of seconds"),
-    "control.*.mask": choice("same", "shuffled", "dense"),
-    "control.*.weights": choice("rewound", "fresh"),
+    "control.*.mask": choice("same", "shuffled", "shuffled_inputs", "shuffled_units", "dense"),
+    "control.*.weights": choice("rewound", "shuffled", "fresh"),
     "control.*.network": choice("same", "small"),
     "control.*.rounds": Allowed(
         lambda value: value == "all" or (isinstance(value, list) and all(is_whole(one) and one >= 1 for one in value)),
@@ -102,13 +104,22 @@ _SCHEMA: dict[str, Allowed] = {
     "optimizer.fused": _SWITCH,
     "lr_schedule.warmup": _LENGTH,
     "lr_schedule.milestones": _LENGTHS,
-    "lr_schedule.factor": number(lambda value: value > 0, "a number above 0"),
-    "initialiser.gain": number(lambda value: value > 0, "a number above 0"),
+    "lr_schedule.factor": _POSITIVE,
+    "initialiser.gain": _POSITIVE,
     "model.name": _TEXT,
     "model.widths": list_of(is_sizes, "numbers of units ≥ 1"),
     "model.width": whole(1, " of channels"),
     "model.blocks": list_of(is_sizes, "numbers ≥ 1, or of lists of them", least=1),
     "model.dropout": number(lambda value: 0 <= value < 1, "a fraction from 0 to below 1 of units to drop"),
+    "pruner.criterion.*examples": whole(1, " of each class"),
+    "pruner.criterion.*temperature": _POSITIVE,
+    "pruner.criterion.*at_once": whole(1, " of examples"),
+    "pruner.schedule.prunings": whole(1, " of prunings"),
+    "pruner.schedule.begin": _FRACTION,
+    "pruner.schedule.end": _FRACTION,
+    "pruner.schedule.every": whole(1, " of optimiser steps"),
+    "pruner.schedule.until": _FRACTION,
+    "pruner.schedule.fraction": _FRACTION,
     "pruner.allocation.conv": _MULTIPLE,
     "pruner.allocation.linear": _MULTIPLE,
     "pruner.allocation.output": _MULTIPLE,
@@ -137,7 +148,8 @@ _SCHEMA: dict[str, Allowed] = {
 # Sections that are handed to what their `_target_` names: it decides which other keys there may be, and which must be.
 _PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
 _TARGETS = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", *(f"pruner.{part}" for part in _PARTS))
-_FREE = (*(f"{section}." for section in _TARGETS), "logger.", "claim.")
+_OPTIONAL = ("pruner.replacement.drop", "pruner.replacement.grow")
+_FREE = (*(f"{section}." for section in (*_TARGETS, *_OPTIONAL)), "logger.", "claim.")
 _REQUIRED = (
     *(key for key in _SCHEMA if "*" not in key and not key.startswith(("recipe.", *_FREE))),
     *(f"{section}._target_" for section in _TARGETS),
@@ -222,6 +234,11 @@ def _check_together(plain: dict[str, Any]) -> None:
     length, rewind = (lengths.parse(text, "") for text in (plain["length"], plain["pruner"]["rewind_to"]))
     if rewind.unit == length.unit and rewind.value >= length.value:
         raise beyond_the_end(plain["pruner"]["rewind_to"], plain["length"])
+    schedule = plain["pruner"]["schedule"]
+    if schedule.get("begin", 0) > schedule.get("end", 1):
+        raise LtlError(
+            f"pruner.schedule.begin={schedule['begin']} comes after pruner.schedule.end={schedule['end']}: swap them."
+        )
     optimizer, hardware = plain["optimizer"], plain["hardware"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise LtlError("optimizer.nesterov=true needs optimizer.momentum above 0.")

@@ -22,7 +22,16 @@ Launch = Callable[..., Path]
 
 OPTIONS = {
     "allocation": ["global", "per_layer"],
-    "control": ["none", "random_mask", "random_ticket", "reinit", "small_dense"],
+    "control": [
+        "none",
+        "random_mask",
+        "random_ticket",
+        "reinit",
+        "shuffled_inputs",
+        "shuffled_units",
+        "shuffled_weights",
+        "small_dense",
+    ],
     "dataset": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist"],
     "debug": ["fast"],
     "experiment": [
@@ -63,7 +72,29 @@ OPTIONS = {
         "vgg19",
     ],
     "optimizer": ["adam", "adamw", "sgd"],
-    "pruner": ["dense", "finetune", "imp", "imp_late", "imp_oneshot", "lr_rewind", "magnitude_init", "random"],
+    "pruner": [
+        "dense",
+        "finetune",
+        "gradual",
+        "grasp",
+        "grasp_inverted",
+        "grasp_magnitude",
+        "imp",
+        "imp_late",
+        "imp_oneshot",
+        "lr_rewind",
+        "magnitude_init",
+        "optimal_brain_damage",
+        "random",
+        "rigl",
+        "set",
+        "snip",
+        "snip_inverted",
+        "snip_iterative",
+        "static_sparse",
+        "synflow",
+        "synflow_inverted",
+    ],
 }
 DEFAULTS = {
     "allocation": "per_layer",

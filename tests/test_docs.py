@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import methods_page
 import pytest
 import yaml
 from conftest import CONF, composed
@@ -181,6 +182,11 @@ def test_every_example_has_at_most_twenty_lines() -> None:
             assert len(code) <= 20, block.words
 
 
+def test_the_list_of_methods_is_that_of_the_files() -> None:
+    """Written anew by `python tests/methods_page.py`."""
+    assert methods_page.PAGE.read_text() == methods_page.page(composed)
+
+
 def words(page: str) -> set[str]:
     """Everything between single backticks on a page."""
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -204,6 +210,7 @@ def test_every_option_and_key_is_documented() -> None:
     keys = {name for name in page if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name) and name.split(".")[0] in plain}  # type: ignore[operator]
     known = set()
     combinations = [(), ("optimizer=sgd",), ("lr_schedule=milestones",), ("initialiser=orthogonal",), ("model=conv2",)]
+    combinations += [(f"pruner={name}",) for name in ("grasp", "optimal_brain_damage", "gradual", "rigl")]
     for more in [*combinations, ("model=resnet20", "dataset=cifar10"), ("logger=wandb",), ("dataset=mnist",)]:
         paths = [path for path, _ in schema.leaves(OmegaConf.to_container(composed(*more), resolve=True))]
         known |= {".".join(path.split(".")[:end]) for path in paths for end in range(1, path.count(".") + 2)}

@@ -68,9 +68,22 @@ REFUSED: dict[str, list[Any]] = {
     "pruner.lr": CHOICE,
     **{
         f"pruner.{part}.{name}": bad
-        for part in ("criterion", "allocation", "schedule", "survivors", "filler")
+        for part in (
+            "criterion",
+            "criterion.criterion",
+            "allocation",
+            "schedule",
+            "survivors",
+            "filler",
+            "replacement.drop",
+            "replacement.grow",
+        )
         for name, bad in (("_target_", WORD), ("_partial_", SWITCH))
     },
+    **{f"pruner.criterion.{name}": [0, *WHOLE] for name in ("examples", "at_once", "criterion.examples")},
+    **{f"pruner.criterion.{name}": [0, *RATIO] for name in ("temperature", "criterion.temperature")},
+    **dict.fromkeys([f"pruner.schedule.{name}" for name in ("begin", "end", "until", "fraction")], FRACTION),
+    **{f"pruner.schedule.{name}": [0, *WHOLE] for name in ("prunings", "every")},
     **dict.fromkeys([f"pruner.allocation.{kind}" for kind in ("conv", "linear", "output")], RATIO),
     "pruner.allocation.layers": [[], 3, {"fc1.weight": -1}, {"fc1.weight": "a"}, {"fc1.weight": None}, None],
     "pruner.allocation.exclude": WORDS,

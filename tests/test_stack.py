@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from ltl import build, fit
 from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
+from ltl.errors import Stopped
 from ltl.masks import Tensors
-from ltl.results import read_table
+from ltl.results import TIME_COLUMNS, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
 
@@ -150,3 +151,27 @@ def test_leaving_out_inputs_that_are_0_trains_the_same(
         runs.append(trained(*fixed, f"hardware.sparse_inputs_below={below}", folder=f"below-{below}"))
     assert_alike(*runs)  # type: ignore[arg-type]
     assert len(taken) >= 2 * 200  # of both rounds above a density of 0.2
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_every_pruner_resumed_is_as_if_never_interrupted(launch: Callable[..., Path], pruner: str) -> None:
+    """Cut at every evaluation and gone on with: the same rows and ticket bytes, masks that change in training too."""
+    fixed = [f"pruner={pruner}", "recipe.rewind_to=3it", "control=none", "length=24it", "eval_every=7it", "trials=2"]
+    if "every" in composed(*fixed).pruner.schedule:
+        fixed.append("pruner.schedule.every=4")
+    if pruner == "dense":
+        fixed.append("pruner.rounds=0")
+    whole, cut = launch(*fixed, folder="whole"), None
+    pieces = 0
+    while cut is None:
+        try:
+            cut = launch(*fixed, "hardware.stop_after=0s", folder="cut")
+        except Stopped:
+            pieces += 1
+    assert pieces >= 3
+    rows = [
+        [{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in (whole, cut)
+    ]
+    assert rows[0] == rows[1]
+    for path in sorted(whole.glob("tickets/*/*")):
+        assert path.read_bytes() == (cut / path.relative_to(whole)).read_bytes()

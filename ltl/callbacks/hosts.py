@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
+from ltl.pruning.evidence import Task
 from ltl.training.start import Start
 from ltl.training.timeline import Position, Timeline
 
@@ -34,6 +35,10 @@ class Host(Protocol):
 
     def forget_lr(self) -> None:
         """Take note that the optimiser's learning rate was replaced."""
+        ...
+
+    def task(self, number: int) -> Task | None:
+        """Return what network `number` is trained for, if that is known."""
         ...
 
 
@@ -75,6 +80,9 @@ class ForeignModule:
 
     def forget_lr(self) -> None:
         """Do nothing: a foreign module's learning rate lives in its optimiser and scheduler."""
+
+    def task(self, number: int) -> None:
+        """Return nothing: only the module itself knows its loss."""
 
     def before_step(self, number: int, optimizer: Optimizer) -> None:
         """Multiply the gradients of pruned weights by 0, before clipping and the step of optimiser `number`.

@@ -120,7 +120,8 @@ class PruneRewind(pl.Callback):
                 f"Trainer(max_epochs={trainer.max_epochs}) does not end with the last round: set it to the callback's "
                 f"`epochs`, here {self.epochs}."
             )
-        for member, now in zip(self.members, host.networks(), strict=True):
+        for number, (member, now) in enumerate(zip(self.members, host.networks(), strict=True)):
+            member.task = host.task(number)
             if not member.theta_0:
                 member.take_theta_0(cloned(now))
             member.move(now)

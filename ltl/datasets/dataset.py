@@ -104,6 +104,14 @@ class Dataset:
         inputs, targets = (torch.stack(part) for part in zip(*parts, strict=True))
         return inputs, targets
 
+    def examples(self, per_class: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw `per_class` training examples of each class, or all that it has, shuffled and without augmentation."""
+        order = torch.randperm(len(self.train), generator=generator).to(self.train.targets.device)
+        targets = self.train.targets[order]
+        drawn = torch.cat([order[targets == label][:per_class] for label in range(self.outputs)])
+        indices = drawn[torch.randperm(len(drawn), generator=generator).to(drawn.device)]
+        return self.train.inputs.index_select(0, indices), self.train.targets.index_select(0, indices)
+
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"] = "mean") -> Tensor:
         """Return the cross entropy in nats of logits `outputs` (b, classes) against `targets` (b,)."""
         return F.cross_entropy(outputs, targets, reduction=reduction)

@@ -11,6 +11,7 @@ from ltl.masks import Tensors
 from ltl.models.dropout import Dropout
 from ltl.sparse_inputs import SparseBatch
 
+_NORMALISING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
@@ -95,6 +96,22 @@ class Stack(nn.Module):
             return outputs
 
         return network
+
+    def outputs_of(self, weights: Tensors, inputs: Tensor, training: bool) -> Tensor:
+        """Return the outputs (b, *) of the architecture with other parameters and buffers, none of which changes.
+
+        `training` says whether BatchNorm takes the statistics of these inputs; dropout never draws.
+        """
+        modes = {module: module.training for module in self.skeleton.modules()}
+        buffers = {name: weights[name].clone() for name, _ in self.skeleton.named_buffers()} if training else {}
+        try:
+            for module in modes:
+                module.training = training and isinstance(module, _NORMALISING)
+            outputs: Tensor = functional_call(self.skeleton, weights | buffers, (inputs,))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return outputs
 
     def kept(self, module: Dropout, shape: torch.Size, like: Tensor) -> Tensor:
         """Draw what dropout `module` keeps of every network's tensor of `shape` (b, *): (R, b, *), typed as `like`."""

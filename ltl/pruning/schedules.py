@@ -1,5 +1,6 @@
 """Schedules: settings -> ordered events, when and how much is pruned."""
 
+import math
 from dataclasses import dataclass
 
 from ltl.pruning.allocation import Target
@@ -7,13 +8,19 @@ from ltl.pruning.allocation import Target
 
 @dataclass(frozen=True)
 class Event:
-    """One pruning: at optimiser step `step` of round `round` (its length = after its training), towards `target`."""
+    """One pruning: at optimiser step `step` of round `round` (its length = after its training), towards `target`.
+
+    Where `replaces`, as many weights grow in each layer as are dropped, a rate of those that it has, and the optimiser
+    does not step at that step.
+    """
 
     round: int
     step: int
     target: Target
     search_steps: int  # training steps whose outcome the new mask rests on
     of_dense: bool = False  # the weights judged are those at the end of round 0, of the dense network
+    anew: bool = False  # from the dense network's mask, not from the one before
+    replaces: bool = False
 
 
 def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
@@ -29,3 +36,60 @@ def after_dense(*, rounds: int, rate: float, length: int, rewind_step: int) -> l
 def before_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
     """Prune `rate` of what remains before each round's training, which no training has informed."""
     return [Event(turn + 1, rewind_step, Target(rate=rate), rewind_step) for turn in range(rounds)]
+
+
+def at_init(*, rounds: int, rate: float, length: int, rewind_step: int, prunings: int) -> list[Event]:
+    """Prune the dense network anew for each round's density, before that round's training (SNIP, GraSP, SynFlow).
+
+    Round r has density ρ = (1 − rate)^r, reached in `prunings` steps of densities ρ^(t / prunings), scores taken anew
+    at each (Tanaka et al. 2020, Alg. 1). With a rewind step above 0 this is pruning early in training.
+    """
+    return [
+        Event(
+            turn,
+            rewind_step,
+            Target(density=(1 - rate) ** (turn * number / prunings)),
+            rewind_step,
+            anew=number == 1,
+        )
+        for turn in range(1, rounds + 1)
+        for number in range(1, prunings + 1)
+    ]
+
+
+def gradual(
+    *, rounds: int, rate: float, length: int, rewind_step: int, begin: float, end: float, prunings: int
+) -> list[Event]:
+    """Prune while a round trains, from dense to its density ρ = (1 − rate)^r (Zhu & Gupta 2017, eq. 1).
+
+    Between the fractions `begin` and `end` of the round's training there are `prunings`, the density falling as
+    ρ + (1 − ρ)(1 − t)³ with t from 0 to 1.
+    """
+    events = []
+    for turn in range(1, rounds + 1):
+        final = (1 - rate) ** turn
+        for number in range(1, prunings + 1):
+            progress = number / prunings
+            step = rewind_step + round((begin + (end - begin) * progress) * (length - rewind_step))
+            target = Target(density=final + (1 - final) * (1 - progress) ** 3)
+            events.append(Event(turn, step, target, rewind_step, anew=number == 1))
+    return events
+
+
+def dynamic(
+    *, rounds: int, rate: float, length: int, rewind_step: int, every: int, until: float, fraction: float
+) -> list[Event]:
+    """Begin each round sparse, at density (1 − rate)^r, and replace weights while it trains (RigL: Evci et al. 2020).
+
+    Every `every` optimiser steps up to the fraction `until` of a round's schedule, each layer replaces
+    `fraction`/2 · (1 + cos(π t / T_end)) of its weights (§3, eq. 1).
+    """
+    last = until * length
+    events = []
+    for turn in range(1, rounds + 1):
+        events.append(Event(turn, rewind_step, Target(density=(1 - rate) ** turn), rewind_step, anew=True))
+        for step in range(every, length, every):
+            if rewind_step < step < last:
+                share = fraction / 2 * (1 + math.cos(math.pi * step / last))
+                events.append(Event(turn, step, Target(rate=share), rewind_step, replaces=True))
+    return events

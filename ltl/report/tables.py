@@ -27,6 +27,9 @@ from ltl.report.words import count, in_order, percent
 _SHORT: Mapping[str, str] = {
     "reinit": "fresh init",
     "random_mask": "random mask",
+    "shuffled_inputs": "shuffled, inputs' counts",
+    "shuffled_units": "shuffled, units' counts",
+    "shuffled_weights": "shuffled weights",
     "random_ticket": "random ticket",
     "small_dense": "small dense",
 }

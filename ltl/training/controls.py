@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ltl.masks import Tensors, dense, shuffled
+from ltl.masks import Tensors, dense, shuffled, shuffled_keeping, shuffled_weights
 from ltl.rng import generator
 from ltl.tickets import Ticket
 from ltl.training.start import Start
@@ -16,13 +16,14 @@ from ltl.training.start import Start
 class Control:
     """One control arm.
 
-    mask: the ticket's own, permuted within each layer, or all ones. weights: the ticket's rewind point, or a fresh
+    mask: the ticket's own, permuted within each layer (freely, or so that each input or each unit keeps its count), or
+    all ones. weights: the ticket's rewind point, the same permuted among the kept places of each layer, or a fresh
     initialisation, trained from step 0. network: the ticket's, or a small one of as many weights. rounds: those of the
     search to be compared (None = all that prune). draws: random repetitions.
     """
 
-    mask: Literal["same", "shuffled", "dense"]
-    weights: Literal["rewound", "fresh"]
+    mask: Literal["same", "shuffled", "shuffled_inputs", "shuffled_units", "dense"]
+    weights: Literal["rewound", "shuffled", "fresh"]
     network: Literal["same", "small"]
     rounds: tuple[int, ...] | None
     draws: int
@@ -43,10 +44,17 @@ def control_start(
     fresh = control.weights == "fresh"
     theta = initialise(generator("init", init_seed, arm, draw, turn)) if fresh else ticket.state
     masks = ticket.masks
+    source = generator("mask", mask_seed, arm, draw, turn)
     if control.mask == "shuffled":
-        masks = shuffled(masks, generator("mask", mask_seed, arm, draw, turn))
+        masks = shuffled(masks, source)
+    elif control.mask == "shuffled_inputs":
+        masks = shuffled_keeping(masks, source, "inputs")
+    elif control.mask == "shuffled_units":
+        masks = shuffled_keeping(masks, source, "units")
     elif control.mask == "dense":
         masks = dense({name: theta[name] for name in masks})
+    if control.weights == "shuffled":
+        theta = shuffled_weights(theta, masks, source)
     step = 0 if fresh else int(ticket.metadata["rewind_step"])
     fills = {} if fresh else ticket.fills
     return Start(arm, draw, turn, masks, theta, fills, step, int(ticket.metadata["search_steps"]))

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ltl.datasets.dataset import Dataset
 from ltl.masks import Tensors, density
 from ltl.models.stack import Stack
+from ltl.pruning.evidence import Task
 from ltl.rng import stream_seed
 from ltl.sparse_inputs import SparseBatch
 from ltl.training.graph import StepGraph, recordable
@@ -140,6 +141,16 @@ class MaskedTraining(pl.LightningModule):
         self._sparse = SparseChain(self.stack, masks) if pays else None
         self._graph = None  # it was recorded with other masks and optimiser state
 
+    def task(self, number: int) -> Task:
+        """Return what network `number` is trained for, for criteria that look at data."""
+        return Task(
+            outputs=self.stack.outputs_of,
+            loss=self.dataset.loss,
+            examples=self.dataset.examples,
+            batch=lambda: self._batch_of(number),
+            input_shape=self.dataset.input_shape,
+        )
+
     def pruned(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Return the parameters that have pruned entries, with a bool tensor that marks them."""
         return [(weight, mask == 0) for weight, mask in zip(self._weights, self._float_masks, strict=True)]
@@ -167,11 +178,12 @@ class MaskedTraining(pl.LightningModule):
         optimizer: Optimizer = lightning_optimizer.optimizer
         total = torch.zeros(self.stack.size, device=self.device)
         graph = self._step_graph(optimizer)
+        steps = [step for step in range(start, stop) if (turn, step) not in self.timeline.idle]
         with self._sparse.lifted(optimizer) if self._sparse else nullcontext():
-            for step in range(start, stop):
+            for step in steps:
                 inputs, targets = self._batch(step)
                 self._set_lr(optimizer, step)
-                if step == stop - 1:
+                if step == steps[-1]:
                     total += self.masked_step(inputs, targets, lightning_optimizer)
                 elif graph is not None and isinstance(inputs, Tensor):
                     total += graph(inputs, targets)
@@ -179,7 +191,7 @@ class MaskedTraining(pl.LightningModule):
                     total += self.masked_step(inputs, targets, optimizer)
         self.position = (turn, stop)
         self.interval_loss = self.interval_loss.to(total.device) + total
-        self.interval_steps += stop - start
+        self.interval_steps += len(steps)
         self.seconds += time.perf_counter() - begun
 
     def masked_step(self, inputs: Tensor | SparseBatch, targets: Tensor, optimizer: Any) -> Tensor:
@@ -230,13 +242,25 @@ class MaskedTraining(pl.LightningModule):
         if self._processes > 1:
             indices = [one[self._rank :: self._processes] for one in indices]
         if self._draws:
-            for streams, (turn, draw), source in zip(self.streams, self._keys, self._generators, strict=True):
-                keys = (*streams.order.key((turn, draw)), step, self._rank)
-                source.manual_seed(stream_seed("augmentation", streams.augmentation_seed, *keys))
+            for number in range(len(self.streams)):
+                self._seed_augmentation(number, step)
             self.stack.generators = self._generators
         if self.sparse_inputs and self._sparse is None:
             return self.dataset.sparse_batches(indices)
         return self.dataset.batches(indices, self._generators)
+
+    def _batch_of(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return the whole batch of network `number` at the step that is due."""
+        step = self.position[1]
+        if self._draws:
+            self._seed_augmentation(number, step)
+        indices = self.streams[number].order.indices(self._keys[number], step)
+        return self.dataset.batch(indices, self._generators[number])
+
+    def _seed_augmentation(self, number: int, step: int) -> None:
+        streams = self.streams[number]
+        keys = (*streams.order.key(self._keys[number]), step, self._rank)
+        self._generators[number].manual_seed(stream_seed("augmentation", streams.augmentation_seed, *keys))
 
     def _set_lr(self, optimizer: Optimizer, step: int) -> None:
         factor = self.lr_schedule(self.timeline.length - 1 if self.lr_held else step)

@@ -8,7 +8,7 @@ import torch
 
 from ltl.errors import LtlError
 from ltl.masks import Tensors, dense, tensors_sha256
-from ltl.pruning.evidence import Evidence
+from ltl.pruning.evidence import Evidence, Task
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
 from ltl.rng import generator
@@ -39,6 +39,7 @@ class Search:
         self.init_sha256 = ""
         self.theta_k: Tensors | None = None  # as long as it is None, the rewind point is θ₀
         self.theta_dense: Tensors = {}  # at the end of round 0, if any event looks at it
+        self.task: Task | None = None  # where it is known
 
     @property
     def current(self) -> Start:
@@ -123,7 +124,7 @@ class Search:
 
     def _evidence(self, weights: Tensors, start: Start, *keys: int) -> Evidence:
         source = generator("mask", self.seed, *keys)
-        return Evidence(weights, self.theta_0, self.rewind_point, start.masks, source, self.initialise)
+        return Evidence(weights, self.theta_0, self.rewind_point, start.masks, source, self.initialise, self.task)
 
     def _pruned(self, start: Start, position: Position, weights: Tensors) -> Start:
         """Return `start` after the events at `position`, with the masks and search steps that they leave."""
@@ -133,7 +134,13 @@ class Search:
         pruned = start
         for number, event in enumerate(due):
             seen = self.theta_dense if event.of_dense else weights
-            masks = self.pruner.prune(self._evidence(seen, pruned, *position, number), event.target)
+            if event.anew:
+                pruned = replace(pruned, masks=dense(pruned.masks))
+            evidence = self._evidence(seen, pruned, *position, number)
+            if event.replaces:
+                masks = self.pruner.replace(evidence, event.target.rate or 0.0)
+            else:
+                masks = self.pruner.prune(evidence, event.target)
             pruned = replace(pruned, masks=masks, search_steps=event.search_steps)
         gone = {name: quartiles(weights[name], mask & ~pruned.masks[name]) for name, mask in start.masks.items()}
         return replace(pruned, gone=gone)

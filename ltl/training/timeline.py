@@ -16,6 +16,7 @@ class Timeline:
     first: tuple[int, ...]
     chunk: int  # most optimiser steps in one Lightning batch
     marks: frozenset[Position] = field(default_factory=frozenset)  # a chunk ends where something happens
+    idle: frozenset[Position] = field(default_factory=frozenset)  # the optimiser does not step at these steps
 
     def stops(self, turn: int) -> list[int]:
         """Return the steps at which round `turn` is evaluated: every `eval_every` steps and at its end."""

@@ -1,0 +1,198 @@
+"""Masks that change while a round trains: dynamic sparse training against a loop written from the paper; gradual."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import composed
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional as F
+
+from ltl import build, fit
+from ltl.callbacks.progress import RunProgress
+from ltl.errors import LtlError
+from ltl.masks import dense, kept
+from ltl.pruning import criteria, fillers, schedules, survivors
+from ltl.pruning.allocation import Target, global_pool
+from ltl.pruning.evidence import Evidence
+from ltl.pruning.pruner import Pruner, Replacement
+from ltl.results import read_table
+from ltl.rng import generator
+from ltl.tickets import Ticket, load
+from ltl.training.order import DataOrder
+
+SMALL = (
+    "model.widths=[12]", "length=60it", "eval_every=25it", "batch=20", "dataset.limit=200", "trials=1", "control=none",
+    "pruner.rounds=1", "pruner.rate=0.6", "logger=none", "hardware.precision=64-true",
+)  # fmt: skip
+WEIGHTS = ["fc1.weight", "output.weight"]
+
+
+@pytest.fixture
+def ticket(tmp_path: Path) -> Callable[..., tuple[Ticket, build.Experiment]]:
+    """Run one search and return the ticket of its last round, with the experiment."""
+
+    def run(*overrides: str, folder: str = "run") -> tuple[Ticket, build.Experiment]:
+        built = build.experiment(composed(*SMALL, *overrides), tmp_path / folder, hardware_number=0)
+        fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
+        return load(built.ticket_path(0, 1)), built
+
+    return run
+
+
+def reference(built: build.Experiment, start: Ticket, grows: str) -> dict[str, Tensor]:
+    """RigL or SET with momentum, as Algorithm 1 has it: the final masks. Data order and θ₀ are the run's own."""
+    theta = {name: tensor.clone().requires_grad_() for name, tensor in start.state.items()}
+    masks = {name: start.masks[name].clone() for name in WEIGHTS}
+    for name in WEIGHTS:
+        theta[name].data *= masks[name]
+    velocity = {name: torch.zeros_like(tensor) for name, tensor in theta.items()}
+    order = DataOrder(examples=200, batch=20, seed=0, by_round="same", device=torch.device("cpu"))
+    for step in range(60):
+        rows = order.indices((1, 0), step)
+        inputs, targets = built.dataset.train.inputs[rows].flatten(1), built.dataset.train.targets[rows]
+        hidden = F.relu(F.linear(inputs, theta["fc1.weight"], theta["fc1.bias"]))
+        loss = F.cross_entropy(F.linear(hidden, theta["output.weight"], theta["output.bias"]), targets)
+        gradients = dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+        if step % 10 == 0 and 0 < step < 45:
+            share = 0.3 / 2 * (1 + math.cos(math.pi * step / 45))
+            for name in WEIGHTS:
+                size = int(masks[name].sum())
+                count = int(share * size + 1e-9)
+                active = masks[name].flatten().nonzero().flatten().tolist()
+                magnitude = theta[name].detach().flatten().abs()
+                dropped = sorted(active, key=lambda index, m=magnitude: float(m[index]))[:count]  # type: ignore[misc]
+                masks[name].view(-1)[dropped] = False
+                free = (~masks[name]).flatten().nonzero().flatten().tolist()
+                size_of = gradients[name].flatten().abs()
+                grown = sorted(free, key=lambda index, g=size_of: -float(g[index]))[:count]  # type: ignore[misc]
+                masks[name].view(-1)[grown] = True
+                assert int(masks[name].sum()) == size
+                theta[name].data *= masks[name]
+                velocity[name] *= masks[name]
+            continue  # the official code trains or replaces, never both
+        for name, tensor in theta.items():
+            gradient = gradients[name] * masks[name] if name in WEIGHTS else gradients[name]
+            velocity[name] = 0.9 * velocity[name] + gradient
+            tensor.data -= 0.1 * velocity[name]
+    return masks
+
+
+SGD = (
+    "pruner.schedule.every=10",
+    "optimizer=sgd",
+    "optimizer.lr=0.1",
+    "optimizer.weight_decay=0.0",
+    "pruner.schedule.until=0.75",
+)
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_rigl_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experiment]], way: str) -> None:
+    """Same masks after four replacements; chunks of any length, and replacements at the end of an interval too."""
+    begun, _ = ticket("pruner=rigl", *SGD, "pruner.schedule.until=0.0", f"hardware.stack={way}", folder="begun")
+    for chunk, every in ((1, 25), (7, 10), (50, 60)):
+        found, built = ticket(
+            "pruner=rigl", *SGD, f"hardware.stack={way}", f"hardware.chunk={chunk}", f"eval_every={every}it",
+            folder=f"{chunk}-{every}",
+        )  # fmt: skip
+        expected = reference(built, begun, "gradient")
+        changed = sum(int((begun.masks[name] & ~found.masks[name]).sum()) for name in WEIGHTS)
+        assert changed > 20
+        assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
+        row = read_table(built.folder / "rounds.csv")[-1]
+        assert (row["steps"], row["total_steps"]) == ("60", "60")
+
+
+@pytest.mark.parametrize("pruner", ["rigl", "set"])
+def test_every_layer_keeps_its_count_and_the_ticket_starts_at_theta_0(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], pruner: str
+) -> None:
+    begun, _ = ticket(f"pruner={pruner}", *SGD, "pruner.schedule.until=0.0", folder="begun")
+    found, _ = ticket(f"pruner={pruner}", *SGD)
+    for name in WEIGHTS:
+        assert int(found.masks[name].sum()) == int(begun.masks[name].sum())
+        assert not torch.equal(found.masks[name], begun.masks[name])
+    assert kept(found.masks) == round(0.4 * sum(mask.numel() for mask in found.masks.values()))
+    assert all(torch.equal(found.state[name], begun.state[name]) for name in found.state)
+
+
+def test_replacements_at_random_are_uniform() -> None:
+    """SET: every free place is as likely to grow, in 2,000 replacements of 3 of 12 weights of 40."""
+    pruner = Pruner(
+        criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
+        momentum="zero", lr="rewound", replacement=Replacement(drop=criteria.final_magnitude, grow=criteria.random),
+    )  # fmt: skip
+    mask = torch.zeros(4, 10, dtype=torch.bool)
+    mask.view(-1)[:12] = True
+    weights = {"w": torch.arange(40.0, 0, -1).view(4, 10)}
+    grown = torch.zeros(40)
+    for seed in range(2000):
+        evidence = Evidence(weights, weights, weights, {"w": mask}, generator("mask", seed), lambda _: {})
+        new = pruner.replace(evidence, 0.25)["w"].flatten()
+        assert int(new.sum()) == 12
+        assert new[:9].all()  # the three smallest go: 9, 10, 11, which may grow again
+        grown += new
+    expected = 2000 * 3 / 31
+    statistic = float(((grown[9:] - expected) ** 2 / expected).sum()) / (28 / 31)
+    assert 10 < statistic < 65  # 30 degrees of freedom
+
+
+def test_replacing_without_saying_how_is_one_line() -> None:
+    pruner = Pruner(
+        criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
+        momentum="zero", lr="rewound",
+    )  # fmt: skip
+    masks = dense({"w": torch.ones(2, 2)})
+    with pytest.raises(LtlError, match=r"pruner\.replacement=null is not possible"):
+        pruner.replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)
+
+
+def test_schedules_before_and_within_a_round() -> None:
+    """Densities as published, each round anew from the dense network; search costs are the steps before the mask."""
+    settings = {"rounds": 2, "rate": 0.75, "length": 100, "rewind_step": 20}
+    events = schedules.at_init(**settings, prunings=4)
+    assert [(event.round, event.step, event.search_steps) for event in events] == [(1, 20, 20)] * 4 + [(2, 20, 20)] * 4
+    assert [event.anew for event in events] == [True, False, False, False] * 2
+    densities = [event.target.density for event in events]
+    assert densities == pytest.approx(
+        [0.25 ** (t / 4) for t in (1, 2, 3, 4)] + [0.0625 ** (t / 4) for t in (1, 2, 3, 4)]
+    )
+
+    events = schedules.gradual(**settings, begin=0.25, end=0.75, prunings=5)
+    assert [event.step for event in events[:5]] == [48, 56, 64, 72, 80]
+    assert [event.target.density for event in events[5:]] == pytest.approx(
+        [0.0625 + 0.9375 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    )
+    assert events[4].target.density == pytest.approx(0.25)
+
+    events = schedules.dynamic(**settings, every=15, until=0.75, fraction=0.3)
+    first = [event for event in events if event.round == 1]
+    assert [(event.step, event.replaces, event.anew) for event in first] == [
+        (20, False, True), (30, True, False), (45, True, False), (60, True, False),
+    ]  # fmt: skip
+    assert first[0].target == Target(density=0.25)
+    assert [event.target.rate for event in first[1:]] == pytest.approx(
+        [0.15 * (1 + math.cos(math.pi * step / 75)) for step in (30, 45, 60)]
+    )
+
+
+def test_pruning_anew_forgets_the_mask_before() -> None:
+    """SynFlow at a density does not depend on the densities that the same run has before it."""
+    scores = {"w": torch.rand(30, generator=torch.Generator().manual_seed(0)).view(5, 6)}
+    once = global_pool(scores, dense(scores), Target(density=0.2), exclude=[], allow_empty=True)
+    assert kept(once) == 6
+
+
+def test_gradual_pruning_reaches_its_density_and_never_lets_grow(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]],
+) -> None:
+    """At the end the count is exact; where it stops half-way, the mask holds the later one."""
+    half, _ = ticket("pruner=gradual", "pruner.schedule.prunings=3", "pruner.rate=0.3", folder="half")
+    whole, _ = ticket("pruner=gradual", "pruner.schedule.prunings=3")
+    total = sum(mask.numel() for mask in whole.masks.values())
+    assert kept(whole.masks) == round(0.4 * total)
+    assert kept(half.masks) == round(0.7 * total)
