@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 HEAD = """# Pruning methods
 
-Each file in `conf/pruner/` is one published method: a point in the product criterion × allocation × schedule × survivors
-× filler ([concepts](concepts.md)). `python -m ltl.run pruner=snip` runs one with everything else; the allocation may be
-changed by `allocation=global` and the like. *Search* is what finding the mask of the last of 16 rounds has cost before
-the ticket's own training, in trainings of the dense network. Written by `python tests/methods_page.py`.
+Each file in `conf/pruner/` is one published method: a point in the product criterion × allocation × schedule ×
+survivors × filler ([concepts](concepts.md)). `python -m ltl.run pruner=snip` runs one with everything else; the
+allocation may be changed by `allocation=global` and the like. *Search* is what finding the mask of the last of 16
+rounds has cost before the ticket's own training, in trainings of the dense network. Written by
+`python tests/methods_page.py`.
 
 | method | what and by whom | criterion | allocation | schedule | survivors | pruned entries | search | experiments |
 |---|---|---|---|---|---|---|---|---|

@@ -24,12 +24,19 @@ class Claim:
 
 
 def claim_of(run: Run) -> Claim | None:
-    """Return the claim that the run's config carries, or None; LtlError names what is wrong with it."""
+    """Return the claim that the run's config carries, or None; LtlError names what is wrong with it.
+
+    A published figure with `where`, settings by key, is one of the runs that have them.
+    """
     content = run.setting("claim")
     if not content:
         return None
     try:
-        figures = [_published(entry, f"claim.published[{i}]") for i, entry in enumerate(content["published"])]
+        figures = [
+            _published(entry, f"claim.published[{i}]")
+            for i, entry in enumerate(content["published"])
+            if all(_same(run.setting(key), value) for key, value in entry.get("where", {}).items())
+        ]
         return Claim(content["sentence"], content["source"], content["against"], dict(content["setting"]), figures)
     except (KeyError, TypeError) as error:
         raise LtlError(f"claim: {error} is missing or not of its kind; see docs/verdicts.md for its keys.") from None
