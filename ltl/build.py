@@ -82,7 +82,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         trials=cfg.trials,
         controls={str(arm): _control(control) for arm, control in cfg.control.items()},
         hardware=_hardware(cfg.hardware),
-        loggers=[_logger(name, logger, cfg, folder) for name, logger in cfg.logger.items()],
+        loggers=[_logger(name, logger, folder) for name, logger in cfg.logger.items()],
         hardware_number=hardware_number,
         provenance=_provenance(cfg),
         tickets=find(cfg.ticket) if cfg.ticket else [],
@@ -119,9 +119,12 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _instantiate(cfg: DictConfig, key: str, *given: str) -> "partial[Any]":
-    """Return the target of `cfg` with its values, to be called with those `given`; LtlError if it takes others."""
-    values = _plain(cfg)
+def _instantiate(cfg: DictConfig, key: str, *given: str, **offered: Any) -> "partial[Any]":
+    """Return the target of `cfg` with its values, to be called with those `given`; LtlError if it takes others.
+
+    Of the values `offered` it gets those that it takes and `cfg` does not set.
+    """
+    values = plain(cfg)
     target = values["_target_"]
     if key == "model":
         del values["name"]  # what tickets and reports call it
@@ -129,16 +132,19 @@ def _instantiate(cfg: DictConfig, key: str, *given: str) -> "partial[Any]":
         made: partial[Any] = instantiate({**values, "_partial_": True}, _convert_="all")
     except HydraException:
         raise LtlError(f"{key}._target_={target} is not possible: nothing of this name can be imported.") from None
+    takes = inspect.signature(made.func)
+    keywords = {name: value for name, value in offered.items() if name in takes.parameters} | made.keywords
     try:
-        inspect.signature(made.func).bind(**dict.fromkeys(given), **made.keywords)
+        takes.bind(**dict.fromkeys(given), **keywords)
     except TypeError as error:
         raise LtlError(f"{key}: {target} {error}; see {key} in `--cfg job`.") from None
-    return partial(made.func, **made.keywords)  # Hydra's own would copy the configuration at every call
+    return partial(made.func, **keywords)  # Hydra's own would copy the configuration at every call
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return plain
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return `cfg` as plain values, interpolations resolved."""
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return values
 
 
 def _pruner(cfg: DictConfig) -> Pruner:
@@ -172,18 +178,21 @@ def _hardware(cfg: DictConfig) -> Hardware:
     return Hardware(**{name: cfg[name] for name in names}, stop_after=stop_after)
 
 
-def _logger(name: str, cfg: DictConfig, root: DictConfig, folder: Path) -> Logger:
-    if name == "csv":
-        logger: Logger = _instantiate(cfg, "logger.csv", "folder")(folder=folder)
-    else:
-        title = f"{root.pruner.name}-{root.model.name}-s{root.seed}"
-        make = _instantiate(cfg, f"logger.{name}", "name", "save_dir", "tags", "config")
-        logger = make(name=title, save_dir=folder, tags=list(root.tags), config=_plain(root))
+def _logger(name: str, cfg: DictConfig, folder: Path) -> Logger:
+    """Return a logger, ours or any other of Lightning's, that writes into the run folder; LtlError if it is none."""
+    make = _instantiate(cfg, f"logger.{name}", folder=folder, save_dir=folder)
+    try:
+        logger = make()
+    except ModuleNotFoundError as error:
+        reason = str(error).splitlines()[0]
+        raise LtlError(f"logger.{name} needs a package that is not installed: {reason}") from None
+    if not isinstance(logger, Logger):
+        raise LtlError(f"logger.{name}._target_={cfg._target_} is not possible: it makes no logger of Lightning's.")
     return logger
 
 
 def _provenance(cfg: DictConfig) -> dict[str, str]:
-    model, dataset = _plain(cfg.model), _plain(cfg.dataset)
+    model, dataset = plain(cfg.model), plain(cfg.dataset)
     dataset.pop("root", None)  # a path of this machine
     return {
         "model": json.dumps(model, sort_keys=True),
@@ -198,7 +207,7 @@ def used_hardware(cfg: DictConfig) -> dict[str, Any]:
     """Return the hardware settings and the device that they mean here."""
     device = _device(cfg.hardware.accelerator)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    return {**_plain(cfg.hardware), "device": name, "cores": os.cpu_count()}
+    return {**plain(cfg.hardware), "device": name, "cores": os.cpu_count()}
 
 
 def status(built: Experiment) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
 from ltl.callbacks.progress import RunProgress, ShowProgress
 from ltl.callbacks.record import Record
 from ltl.callbacks.retrain import Retrain
+from ltl.dashboard.tracking import Tracking
 from ltl.errors import Diverged
 from ltl.experiment import Experiment, Job
 from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
@@ -38,7 +39,9 @@ def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
     rows = Table(experiment.folder / "rounds.csv", ROUND_COLUMNS)
     layers = Table(experiment.folder / "layers.csv", LAYER_COLUMNS)
     whole = list(experiment.jobs(lambda key: False))
-    total, last_round = sum(job.steps() for job in whole), max(key[3] for job in whole for key in job.keys)
+    keys = [key for job in whole for key in job.keys]
+    total, last_round = sum(job.steps() for job in whole), max(key[3] for key in keys)
+    tracking = Tracking(folder=experiment.folder, loggers=experiment.loggers, keys=keys)
     jobs = list(experiment.jobs(rows.has))
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -50,9 +53,11 @@ def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
         for planned in jobs:
             job = planned.without(lost)
             if job is not None:
-                lost |= _fit(experiment, job, rows, layers, first_step, last_round, deadline, display)
+                lost |= _fit(experiment, job, rows, layers, tracking, first_step, last_round, deadline, display)
             display.skip(planned.steps() - (job.steps() if job else 0))
             first_step += planned.steps()
+        if rank() == 0:
+            tracking.rounds(rows.has, whole=False)
     if lost:
         raise Diverged(" ".join(lost.values()))
 
@@ -62,6 +67,7 @@ def _fit(
     job: Job,
     rows: Table,
     layers: Table,
+    tracking: Tracking,
     first_step: int,
     last_round: int,
     deadline: float,
@@ -98,6 +104,7 @@ def _fit(
         if rank() == 0:
             layers.write()
             rows.write()
+            tracking.rounds(rows.has, whole=True)
 
     record = Record(
         cycle=cycle,
@@ -107,6 +114,7 @@ def _fit(
         begin=begin,
         finish=finish,
         write=write,
+        log=tracking.evaluation,
         first_step=first_step,
     )
     path = experiment.folder / "checkpoints" / f"{job.name}.ckpt"

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ltl import build, fit, report
 from ltl.callbacks.progress import RunProgress
+from ltl.dashboard.wandb_run import WandbRun
 from ltl.errors import Diverged, Stopped
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
@@ -55,8 +57,11 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         known = {**build.status(built), "hardware": used}
         write_atomic(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg).encode())
         write_json(folder / "status.json", {"state": "running", "reason": None, **known})
-        state, reason = "failed", "interrupted by the user"
+        state: Literal["done", "failed", "interrupted"] = "failed"
+        reason = "interrupted by the user"
         try:
+            for logger in built.loggers:
+                logger.log_hyperparams(build.plain(cfg))
             fit.run(built, lambda steps: RunProgress(total_steps=steps, console=console))
             state, reason = "done", ""
         except Stopped:
@@ -66,13 +71,7 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
             reason = str(error) or type(error).__name__
             raise
         finally:
-            _finish_wandb(cfg, int(state == "failed"))
             write_json(folder / "status.json", {"state": state, "reason": reason or None, **known})
-
-
-def _finish_wandb(cfg: DictConfig, exit_code: int) -> None:
-    """Close the W&B run with its outcome: the jobs of a sweep share a process."""
-    if "wandb" in cfg.logger:
-        import wandb
-
-        wandb.finish(exit_code=exit_code)
+            for logger in built.loggers:
+                if isinstance(logger, WandbRun):
+                    logger.close(state)

@@ -142,6 +142,12 @@ _SCHEMA: dict[str, Allowed] = {
         lambda value: is_number(value) and value > 0, "numbers above 0, one for each channel", least=1
     ),
     "dataset.padding": whole(0, " of pixels"),
+    **{f"logger.wandb.{name}": _TEXT for name in ("project", "job_type", "name")},
+    "logger.wandb.entity": or_null(_TEXT, "for the key's own"),
+    "logger.wandb.group": or_null(_TEXT, "for a job's sweep, else the experiment"),
+    "logger.wandb.mode": choice("auto", "offline", "online"),
+    "logger.wandb.tags": _TEXTS,
+    "logger.wandb.tickets": _SWITCH,
     "*._target_": _TEXT,
     "*._partial_": _SWITCH,
 }

@@ -19,6 +19,7 @@ ltl, the Lottery Ticket Lab: experiments on the lottery ticket hypothesis.
   python -m ltl.run --cfg job model=vgg19                 show the configuration and run nothing
   python -m ltl.report FOLDER…                            tables, figures and one HTML page
   python -m ltl.ticket show FILE                          look at a ticket
+  python -m ltl.dashboard TEAM/PROJECT                    publish a dashboard of the runs at W&B (logger=wandb)
 
 Groups (group=option):
 """

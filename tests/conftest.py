@@ -1,5 +1,6 @@
 """What tests share: tiny problems, and run folders made through the real command line's own functions."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests may have a key
 
 CONF = Path(__file__).parents[1] / "conf"
 TINY = (
@@ -31,18 +33,23 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
+def train_in(where: Path, *overrides: str, tiny: bool = True) -> Path:
+    """Run a job in this process, in the folder `where`, and return it."""
+    from ltl.launch import train
+
+    cfg = composed(*(TINY if tiny else ()), *overrides)
+    (where / ".hydra").mkdir(parents=True, exist_ok=True)
+    (where / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    (where / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
+    train(cfg, where, Console(quiet=True))
+    return where
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., Path]:
     """Run a job in this process, in a folder of its own, and return the folder."""
-    from ltl.launch import train
 
     def run(*overrides: str, folder: str = "run", tiny: bool = True) -> Path:
-        where = tmp_path / folder
-        cfg = composed(*(TINY if tiny else ()), *overrides)
-        (where / ".hydra").mkdir(parents=True, exist_ok=True)
-        (where / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
-        (where / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
-        train(cfg, where, Console(quiet=True))
-        return where
+        return train_in(tmp_path / folder, *overrides, tiny=tiny)
 
     return run

@@ -109,6 +109,7 @@ def test_what_trains_nothing_answers_within_half_a_second_of_importing_hydra(
         ("ltl.run", ["seed=1,2"]),
         ("ltl.ticket", ["--help"]),
         ("ltl.report.__main__", ["--help"]),
+        ("ltl.dashboard.__main__", ["--help"]),
     ],
 )
 def test_what_trains_nothing_imports_neither_torch_nor_lightning(

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from test_structure import ORDER
 
 from ltl import report, run, schema, ticket
+from ltl.dashboard import __main__ as dashboard_command
 from ltl.overrides import check
 from ltl.report import __main__ as report_command
 from ltl.results import LAYER_COLUMNS, METRIC_COLUMNS, ROUND_COLUMNS
@@ -39,6 +40,8 @@ PROGRAMS = {
     "ltl-report": "report",
     "python -m ltl.ticket": "ticket",
     "ltl-ticket": "ticket",
+    "python -m ltl.dashboard": "dashboard",
+    "ltl-dashboard": "dashboard",
 }
 SHOWS = {"--cfg", "-c", "--help", "-h"}
 
@@ -85,6 +88,8 @@ def understand(program: str, arguments: list[str]) -> None:
         check([argument.replace("…", "X") for argument in arguments if argument != "…"], CONF)
     elif PROGRAMS[program] == "ticket":
         ticket._parser().parse_args(arguments)
+    elif PROGRAMS[program] == "dashboard":
+        assert dashboard_command.main([*arguments, "--show"]) == 0
     else:
         assert arguments
         assert all(not argument.startswith("-") or argument in ("--out", "--compare") for argument in arguments)
@@ -142,7 +147,7 @@ def test_other_blocks_are_understood(page: Path) -> None:
             for program, arguments in commands(block.text):
                 if program == "make":
                     assert arguments[0] in targets
-                elif program not in {"cd", "export", "git", "pip", "source"}:
+                elif program not in {"cd", "export", "git", "pip", "source", "wandb"}:
                     understand(program, arguments)
         elif block.language == "yaml":
             assert yaml.safe_load(block.text)
@@ -255,7 +260,7 @@ def test_a_run_folder_holds_what_the_page_says(launch: object) -> None:
     tree = re.findall(r"^[├└]── (\S+)", text, re.MULTILINE)
     named = {entry.split("/")[0] for entry in tree}
     assert {path.name for path in where.iterdir()} <= named
-    assert named - {path.name for path in where.iterdir()} == {"ltl.log"}
+    assert named - {path.name for path in where.iterdir()} == {"ltl.log", "wandb"}
     section = text.split("## status.json")[1].split("\n## ")[0]
     keys = {
         word for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(\w+)`", cell)

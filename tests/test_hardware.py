@@ -1,18 +1,13 @@
-"""Precision, memory format, several processes and W&B: the same science on other hardware, and the same files."""
+"""Precision, memory format and several processes: the same science on other hardware, and the same files."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from test_command_line import FAST, environment, ltl
+from test_command_line import FAST, ltl
 from test_cycle import rows, tickets
 
-from ltl.errors import LtlError
 from ltl.results import read_status, read_table
 from ltl.tickets import load
 
@@ -142,51 +137,3 @@ def test_a_loss_that_is_no_number_ends_all_processes(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "lower optimizer.lr" in done.stderr
     assert read_status(tmp_path / "run")["state"] == "failed"
-
-
-# Weights & Biases
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no network, no settings of this machine's user."""
-    for name in [name for name in environment() if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_CONFIG_DIR", "/nonexistent")
-
-
-def records(folder: Path) -> dict[str, list[Any]]:
-    """What the one W&B run in a run folder holds, by type of record."""
-    (file,) = folder.glob("wandb/*run-*/*.wandb")
-    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    shown = subprocess.run(inspect, env=environment(), capture_output=True, text=True, check=True, timeout=120)
-    found: dict[str, list[Any]] = {}
-    for record in map(json.loads, shown.stdout.splitlines()):
-        found.setdefault(record["type"], []).append(record[record["type"]])
-    return found
-
-
-def test_wandb_holds_one_finished_run_with_every_evaluation(offline: None, launch: Launch, tmp_path: Path) -> None:
-    """Plain form, offline: one run below each run folder, closed with its outcome, though they share a process."""
-    folder = launch("logger=wandb", "tags=[tried]", "control=[reinit,small_dense]")
-    with pytest.raises(LtlError, match=r"lower optimizer\.lr"):
-        launch("logger=wandb", "optimizer=sgd", "optimizer.lr=1e30", folder="failed")
-    found = records(folder)
-    assert [record.get("exit_code", 0) for record in found["exit"]] == [0]
-    (run,) = found["run"]
-    assert run["display_name"] == "imp-lenet_300_100-s0"
-    assert run["tags"] == ["tried"]
-    assert run["project"] == "ltl"
-    assert run["config"]["update"]["pruner"]["rate"] == 0.2
-    evaluations = [record["item"] for record in found["history"]]
-    table = read_table(folder / "metrics.csv")
-    assert len(evaluations) == len(table) == 3 * (3 + 2 + 2)
-    for seen, row in zip(evaluations, table, strict=True):
-        assert (seen["arm"], seen["round"], seen["step"]) == (row["arm"], int(row["round"]), int(row["step"]))
-        assert seen["val_loss"] == pytest.approx(float(row["val_loss"]), rel=1e-6)
-    axis = [seen["trainer/global_step"] for seen in evaluations]
-    assert axis == sorted(axis)
-    assert len(set(axis)) == len(axis)
-    assert [record.get("exit_code") for record in records(tmp_path / "failed")["exit"]] == [1]

@@ -21,7 +21,7 @@ FLOORS = (
     ("models", "datasets"),
     ("console", "results", "tickets", "torch_prune"),
     ("training", "callbacks"),
-    ("report",),
+    ("report", "dashboard"),
     ("experiment", "fit", "build", "rebuild"),
     ("overrides", "shorthand", "resume", "usage", "launch", "plan", "sweeps"),
     ("run", "ticket"),
@@ -89,7 +89,9 @@ def test_rooms_know_nothing_of(where: str) -> None:
                 )
 
 
-@pytest.mark.parametrize("module", ["ltl.schema", "ltl.run", "ltl.ticket", "ltl.report.__main__"])
+@pytest.mark.parametrize(
+    "module", ["ltl.schema", "ltl.run", "ltl.ticket", "ltl.report.__main__", "ltl.dashboard.__main__"]
+)
 def test_the_command_line_starts_without_torch(module: str) -> None:
     """What is imported at once, by way of others too: --help, --cfg and mistakes answer quickly."""
     program = f"import sys, {module}; print(*{{'torch', 'pytorch_lightning', 'matplotlib'}} & set(sys.modules))"

@@ -50,7 +50,8 @@ class Record(pl.Callback):
     `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(start, row, layers)` writes
     those of a round before the checkpoint that holds them, so that a resumed run writes the same ones again. `trials`
     numbers the trial of each network; `hardware` counts the changes of hardware that resumes have made. Seconds are
-    shared evenly among the networks.
+    shared evenly among the networks. `log(row, place)` takes each evaluation, at its place on an axis that runs on over
+    all fits of a run.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Record(pl.Callback):
         begin: Callable[["Record"], None],
         finish: Callable[[Start, Row, list[Row]], None],
         write: Callable[[], None],
+        log: Callable[[Row, int], None],
         first_step: int,
     ) -> None:
         self.cycle, self.trials, self.hardware, self.eval_batch = cycle, trials, hardware, eval_batch
-        self.begin, self.finish, self.write = begin, finish, write
-        self.first_step = first_step  # on the loggers' axis, which runs on over all fits of a run
+        self.begin, self.finish, self.write, self.log_row = begin, finish, write, log
+        self.first_step = first_step  # on the loggers' axis
         self.curves: list[list[Row]] = [[] for _ in trials]
         self.rows: list[Row] = []
         self.layer_rows: list[Row] = []
@@ -114,10 +116,8 @@ class Record(pl.Callback):
             point = self._evaluated(number, {"step": step, "train_loss": loss, "lr": module.lr()}, trainer)
             self.latest.append(point)
             self.curves[number].append(point)
-            identity = self._identity(number, member.current)
-            for logger in trainer.loggers:  # every network has its own place on their axis
-                place = self.first_step + done * len(losses) + number
-                logger.log_metrics({**identity, "total_step": done, **point}, step=place)
+            place = self.first_step + done * len(losses) + number  # every network has its own
+            self.log_row({**self._identity(number, member.current), "total_step": done, **point}, place)
         self.eval_seconds += time.perf_counter() - begun
         if step == module.timeline.length:
             self._finish(module, trainer)

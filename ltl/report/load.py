@@ -115,10 +115,18 @@ def load(folder: Path) -> Run:
     config = _config(folder)
     seed = OmegaConf.select(config, "seed")
     first = seed if isinstance(seed, int) else 0
-    rows = _with_units([_shifted(row, first) for row in _rows(folder / "rounds.csv", RoundRow)])
-    layers = [_shifted(row, first) for row in _rows(folder / "layers.csv", LayerRow, "ticket")]
     metrics = [_shifted(row, first) for row in _rows(folder / "metrics.csv", MetricRow, "ticket")]
-    return Run(folder, config, status, rows, layers, metrics)
+    return Run(folder, config, status, load_rounds(folder, first), load_layers(folder, first), metrics)
+
+
+def load_rounds(folder: Path, seed: int) -> list[RoundRow]:
+    """Read the rounds of a run of `seed`; LtlError if the file is cut off."""
+    return _with_units([_shifted(row, seed) for row in _rows(folder / "rounds.csv", RoundRow)])
+
+
+def load_layers(folder: Path, seed: int) -> list[LayerRow]:
+    """Read the layers of the search of a run of `seed`; LtlError if the file is cut off."""
+    return [_shifted(row, seed) for row in _rows(folder / "layers.csv", LayerRow, "ticket")]
 
 
 def _runs_below(path: Path) -> list[Path]:
