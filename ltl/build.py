@@ -86,6 +86,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         hardware_number=hardware_number,
         provenance=_provenance(cfg),
         tickets=find(cfg.ticket) if cfg.ticket else [],
+        ends=cfg.ends,
     )
     built.check()
     return built

@@ -146,6 +146,7 @@ class Experiment:
     hardware_number: int  # 0, and one more each time that a resume changed the hardware
     provenance: Mapping[str, str]  # of the tickets
     tickets: Sequence[Path]  # given: they are trained, and nothing is searched
+    ends: bool  # keep the weights that every training ends with
 
     def check(self) -> None:
         """Build the network without allocating it and prune once; LtlError for what does not fit together."""
@@ -186,6 +187,10 @@ class Experiment:
     def ticket_path(self, trial: int, turn: int) -> Path:
         """Return where the ticket of a round is kept."""
         return self.folder / "tickets" / f"trial-{trial}" / f"round-{turn:02d}.safetensors"
+
+    def end_path(self, trial: int, arm: str, draw: int, turn: int) -> Path:
+        """Return where the weights that a training ended with are kept."""
+        return self.folder / "ends" / f"trial-{trial}" / f"{arm}-{draw}-round-{turn:02d}.safetensors"
 
     def _found(self, trials: Sequence[int]) -> dict[tuple[int, int], Path]:
         """Return where the tickets of the search will be, by trial and round."""

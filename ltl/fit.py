@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import pytorch_lightning as pl
@@ -20,12 +21,13 @@ from ltl.callbacks.retrain import Retrain
 from ltl.dashboard.tracking import Tracking
 from ltl.errors import Diverged
 from ltl.experiment import Experiment, Job
+from ltl.masks import Tensors
 from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
 from ltl.rng import generator
 from ltl.tickets import Ticket, save
 from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
-from ltl.training.start import Start
+from ltl.training.start import Start, cloned
 from ltl.training.tables import Table
 from ltl.training.timeline import Timeline
 
@@ -94,11 +96,16 @@ def _fit(
             table.drop(job.keys)
             table.add(known)
 
-    def finish(start: Start, row: Row, layer_rows: Sequence[Row]) -> None:
+    def finish(start: Start, row: Row, layer_rows: Sequence[Row], now: Tensors) -> None:
         rows.add([row])
         layers.add(layer_rows)
-        if rank() == 0 and start.arm == "ticket" and not experiment.tickets:
-            _save_ticket(experiment, start, row, int(row["trial"]))
+        if rank() != 0:
+            return
+        if start.arm == "ticket" and not experiment.tickets:
+            save(_ticket(experiment, start, row), experiment.ticket_path(int(row["trial"]), start.round))
+        if experiment.ends:
+            path = experiment.end_path(int(row["trial"]), start.arm, start.draw, start.round)
+            save(replace(_ticket(experiment, start, row), state=cloned(now)), path)
 
     def write() -> None:
         if rank() == 0:
@@ -171,7 +178,8 @@ def _trainer(experiment: Experiment, timeline: Timeline, callbacks: list[pl.Call
     )
 
 
-def _save_ticket(experiment: Experiment, start: Start, row: Row, trial: int) -> None:
+def _ticket(experiment: Experiment, start: Start, row: Row) -> Ticket:
+    trial = int(row["trial"])
     measured = ("density", "effective_density", "weights_left", "mask_sha256", "init_sha256")
     accuracies = [name for name in row if name.endswith("_accuracy")]
     seeds = {stream: experiment.seeds.of(stream, trial) for stream in ("init", "order", "augmentation", "mask")}
@@ -186,5 +194,4 @@ def _save_ticket(experiment: Experiment, start: Start, row: Row, trial: int) -> 
         "search_steps": str(start.search_steps),
         **{name: str(row[name]) for name in (*measured, *accuracies) if row.get(name) is not None},
     }
-    ticket = Ticket(masks=start.masks, state=start.theta, metadata=metadata, gains={}, fills=start.fills)
-    save(ticket, experiment.ticket_path(trial, start.round))
+    return Ticket(masks=start.masks, state=start.theta, metadata=metadata, gains={}, fills=start.fills)

@@ -35,7 +35,7 @@ def outputs(ticket: Ticket, dataset: Dataset) -> Tensor:
             f"the model maps inputs {shape} to {classes} outputs, and {dataset.name} has inputs "
             f"{list(dataset.input_shape)} and {dataset.outputs} classes; choose other data with --data."
         )
-    model = _network(ticket, dataset)
+    model = network(ticket, dataset)
     with torch.inference_mode():
         return torch.cat([model(inputs) for inputs in torch.split(dataset.test.inputs, _BATCH)])
 
@@ -81,21 +81,25 @@ def _dataset(config: Any) -> Dataset:
         raise Unavailable(f"the data set {config.get('name')!r} cannot be read here: {_line(error)}") from None
 
 
-def _network(ticket: Ticket, dataset: Dataset) -> nn.Module:
+def network(ticket: Ticket, dataset: Dataset) -> nn.Module:
+    """Return the ticket's network with its effective weights, in evaluation mode.
+
+    Unavailable if the model is not named or does not fit; LtlError if the metadata names code that is not ltl's.
+    """
     config = _json(ticket, "model")
     _own(config, "models")
     given = {key: value for key, value in config.items() if key != "name"} | {"_partial_": True}
     state = effective(ticket)
     try:
         with torch.device("meta"):
-            network: nn.Module = _instantiate(given)(input_shape=dataset.input_shape, outputs=dataset.outputs)
+            built: nn.Module = _instantiate(given)(input_shape=dataset.input_shape, outputs=dataset.outputs)
         # Compared before memory is allocated: a foreign file may ask for any size.
-        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
         if shapes != {name: tensor.shape for name, tensor in state.items()}:
             raise LtlError("its weights are not those of the model that its metadata names.")
-        network = network.to_empty(device="cpu").eval()
-        network.load_state_dict(state)
-        return network
+        built = built.to_empty(device="cpu").eval()
+        built.load_state_dict(state)
+        return built
     except Exception as error:
         raise Unavailable(f"the model of a ticket cannot be built here: {_line(error)}") from None
 

@@ -49,6 +49,7 @@ _SCHEMA: dict[str, Allowed] = {
     "ticket": or_null(_TEXT, "for a search"),
     "resume": or_null(_TEXT, "for a new run"),
     "plan": _SWITCH,
+    "ends": _SWITCH,
     "tags": list_of(is_text, "words such as [first, try]"),
     "rewinding_note": or_null(_TEXT, "for none"),
     "report.margin": number(

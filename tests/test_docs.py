@@ -42,6 +42,7 @@ PROGRAMS = {
     "ltl-ticket": "ticket",
     "python -m ltl.dashboard": "dashboard",
     "ltl-dashboard": "dashboard",
+    "ltl-instability": "instability",
 }
 SHOWS = {"--cfg", "-c", "--help", "-h"}
 
@@ -260,7 +261,7 @@ def test_a_run_folder_holds_what_the_page_says(launch: object) -> None:
     tree = re.findall(r"^[├└]── (\S+)", text, re.MULTILINE)
     named = {entry.split("/")[0] for entry in tree}
     assert {path.name for path in where.iterdir()} <= named
-    assert named - {path.name for path in where.iterdir()} == {"ltl.log", "wandb"}
+    assert named - {path.name for path in where.iterdir()} == {"ltl.log", "wandb", "ends"}
     section = text.split("## status.json")[1].split("\n## ")[0]
     keys = {
         word for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(\w+)`", cell)

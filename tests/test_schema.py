@@ -36,6 +36,7 @@ REFUSED: dict[str, list[Any]] = {
     "ticket": ["", 3, ["a"]],
     "resume": ["", 3, ["a"]],
     "plan": SWITCH,
+    "ends": SWITCH,
     "tags": WORDS,
     "rewinding_note": ["", 3, ["a"]],
     "report.margin": FRACTION,

@@ -47,8 +47,9 @@ class Cycle(Protocol):
 class Record(pl.Callback):
     """Keeps the evaluations of the round and hands on each finished round as rows, with its start.
 
-    `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(start, row, layers)` writes
-    those of a round before the checkpoint that holds them, so that a resumed run writes the same ones again. `trials`
+    `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(start, row, layers, now)`
+    writes those of a round, which ended with the weights `now`, before the checkpoint that holds them, so that a
+    resumed run writes the same ones again. `trials`
     numbers the trial of each network; `hardware` counts the changes of hardware that resumes have made. Seconds are
     shared evenly among the networks. `log(row, place)` takes each evaluation, at its place on an axis that runs on over
     all fits of a run.
@@ -62,7 +63,7 @@ class Record(pl.Callback):
         hardware: int,
         eval_batch: int,
         begin: Callable[["Record"], None],
-        finish: Callable[[Start, Row, list[Row]], None],
+        finish: Callable[[Start, Row, list[Row], Tensors], None],
         write: Callable[[], None],
         log: Callable[[Row, int], None],
         first_step: int,
@@ -217,7 +218,7 @@ class Record(pl.Callback):
         ]
         self.rows.append(row)
         self.layer_rows += layers
-        self.finish(start, row, layers)
+        self.finish(start, row, layers, now)
 
 
 def _early_stop(curve: Sequence[Row], length: int) -> Row:

@@ -26,6 +26,7 @@ _INCIDENTAL = (
     "hydra",
     "resume",
     "plan",
+    "ends",
     "tags",
     "claim",
     "dataset.root",

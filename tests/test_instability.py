@@ -1,0 +1,111 @@
+"""Instability analysis: lines between trained networks, against the same thing written out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ltl import rebuild
+from ltl.instability import __main__ as command
+from ltl.instability.figure import word
+from ltl.instability.lines import ends_below, instability, line, pairs
+from ltl.results import read_table
+from ltl.tickets import effective
+
+Launch = Callable[..., Path]
+
+
+def test_the_line_is_that_of_the_two_networks(launch: Launch) -> None:
+    """Two orders of one initialisation: error at each α by a forward pass written again; nothing else pairs."""
+    folder = launch("trials=2", "seeds.init=0", "ends=true", "control=none", "pruner.rounds=1", "length=40it")
+    ends = ends_below([folder])
+    assert len(ends) == 4
+    [(a, b)] = pairs(ends)  # of round 0: the masks of round 1 differ
+    assert [end.ticket.metadata["round"] for end in (a, b)] == ["0", "0"]
+    dataset = rebuild.dataset_of(a.ticket)
+    found = line(a, b, dataset, points=5, batch=64, recompute=False)
+    assert found.alphas == [0, 0.25, 0.5, 0.75, 1]
+    for split, errors in ((dataset.train, found.train), (dataset.test, found.test)):
+        for alpha, error in zip(found.alphas, errors, strict=True):
+            at = {name: (1 - alpha) * one + alpha * b.ticket.state[name] for name, one in a.ticket.state.items()}
+            hidden = F.relu(F.linear(split.inputs.flatten(1), at["fc1.weight"], at["fc1.bias"]))
+            hidden = F.relu(F.linear(hidden, at["fc2.weight"], at["fc2.bias"]))
+            outputs = F.linear(hidden, at["output.weight"], at["output.bias"])
+            assert error == pytest.approx(float((outputs.argmax(1) != split.targets).double().mean()), abs=2e-3)
+    rows = [row for row in read_table(folder / "rounds.csv") if row["round"] == "0"]
+    for end, error in ((a, found.test[0]), (b, found.test[-1])):
+        trial = end.path.parent.name.removeprefix("trial-")
+        assert 1 - float(next(row["test_accuracy"] for row in rows if row["trial"] == trial)) == pytest.approx(error)
+    distance = torch.cat([(a.ticket.state[name] - b.ticket.state[name]).flatten() for name in a.ticket.masks]).norm()
+    assert found.distance == pytest.approx(float(distance))
+
+
+def test_tickets_trained_again_in_other_orders_pair(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Branches of one ticket share mask and start; the command writes every place of every line, and a figure."""
+    search = launch("control=none", "pruner=imp_late", "pruner.rewind_to=3it", folder="search")
+    for order in (5, 6, 7):
+        launch(f"ticket={search}/tickets/*/*", f"seeds.order={order}", "ends=true", "control=none", folder=f"o/{order}")
+    out = search.parent / "o"
+    assert command.main([str(out), "--points", "4"]) == 0
+    rows = read_table(out / "instability.csv")
+    assert len(rows) == 3 * 3 * 4  # rounds, pairs, places
+    assert "not judged (n = 1)" in capsys.readouterr().out
+    assert (out / "figures/instability.svg").stat().st_size > 1000
+    for number in range(0, len(rows), 4):
+        errors = [float(row["test_error"]) for row in rows[number : number + 4]]
+        assert float(rows[number]["test_instability"]) == pytest.approx(max(errors) - (errors[0] + errors[3]) / 2)
+
+
+def test_statistics_of_batch_norm_are_interpolated_or_taken_anew(launch: Launch) -> None:
+    """Taken anew, they are the means over batches of what each layer sees when the layers before use their batch's."""
+    small = ("model=resnet20", "model.width=2", "model.blocks=[1]", "length=6it", "dataset.limit=60", "batch=20")
+    folder = launch(*small, "trials=2", "seeds.init=0", "ends=true", "control=none", "pruner=dense", tiny=False)
+    [(a, b)] = pairs(ends_below([folder]))
+    dataset = rebuild.dataset_of(a.ticket)
+    plain = line(a, b, dataset, points=3, batch=30, recompute=False)
+    anew = line(a, b, dataset, points=3, batch=30, recompute=True)
+    network = rebuild.network(a.ticket, dataset)
+    states = [effective(end.ticket) for end in (a, b)]
+    for state, place in ((states[0], 0), (states[1], -1)):
+        network.load_state_dict(state)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None  # a plain mean over batches
+        network.train()
+        with torch.no_grad():
+            for part in dataset.train.inputs.split(30):
+                network(part)
+            wrong = network.eval()(dataset.test.inputs).argmax(1) != dataset.test.targets
+        assert anew.test[place] == pytest.approx(float(wrong.double().mean()))
+    assert plain.test != anew.test
+
+
+def test_instability_and_its_words() -> None:
+    assert instability([0.1, 0.3, 0.2]) == pytest.approx(0.15)
+    assert instability([0.3, 0.1, 0.2]) == pytest.approx(0.05)
+    assert word([0.001, 0.002, 0.0015]) == "stable"
+    assert word([0.1, 0.11, 0.12]) == "unstable"
+    assert word([0.0, 0.02, 0.04]) == "undecided"
+    assert word([0.0, 0.0]) == "not judged (n = 2)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{run}"], "no two of the 2 trained networks began alike"),
+        (["{empty}"], "no trained weights here"),
+        (["{run}", "--points", "2"], "--points 2 is not possible"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    run = launch("trials=2", "pruner=dense", "pruner.rounds=0", "ends=true", "control=none")
+    (tmp_path / "empty").mkdir()
+    given = [one.format(run=run, empty=tmp_path / "empty") for one in arguments]
+    assert command.main(given) == 1
+    [text] = capsys.readouterr().err.splitlines()
+    assert text.startswith("ltl-instability: ") and says in text
