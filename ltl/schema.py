@@ -32,6 +32,7 @@ _LENGTHS = list_of(is_length, "lengths such as [500it, 2ep]")
 _SWITCH, _TEXT, _TEXTS = choice(True, False), Allowed(is_text, "text"), list_of(is_text, "text")
 _STREAM = or_null(whole(0), "to follow seed")
 _MULTIPLE = number(lambda value: value >= 0, "a multiple ≥ 0 of pruner.rate")
+_PART = Allowed(lambda value: isinstance(value, dict), "a part of its own, such as {_target_: …, _partial_: true}")
 _NOT_NEGATIVE = number(lambda value: value >= 0, "a number ≥ 0")
 
 _SCHEMA: dict[str, Allowed] = {
@@ -65,6 +66,8 @@ _SCHEMA: dict[str, Allowed] = {
     "pruner.rewind_to": _LENGTH,
     "pruner.momentum": choice("zero", "saved", "kept"),
     "pruner.lr": choice("rewound", "last"),
+    "pruner.criterion.of": _PART,
+    "pruner.criterion.sign": choice("same", "different"),
     "hardware.accelerator": choice("cpu", "gpu"),
     "hardware.devices": whole(1, " of processes"),
     "hardware.strategy": choice("auto", "ddp"),

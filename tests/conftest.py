@@ -1,10 +1,12 @@
 """What tests share: tiny problems, and run folders made through the real command line's own functions."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import pytorch_lightning  # noqa: F401
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +14,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+gc.freeze()  # the collection after every fit then leaves out the libraries: half the time of a small run
 
 CONF = Path(__file__).parents[1] / "conf"
 TINY = (

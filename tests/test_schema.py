@@ -71,6 +71,9 @@ REFUSED: dict[str, list[Any]] = {
         for part in ("criterion", "allocation", "schedule", "survivors", "filler")
         for name, bad in (("_target_", WORD), ("_partial_", SWITCH))
     },
+    "pruner.criterion.of._target_": WORD,
+    "pruner.criterion.of._partial_": SWITCH,
+    "pruner.criterion.sign": CHOICE,
     **dict.fromkeys([f"pruner.allocation.{kind}" for kind in ("conv", "linear", "output")], RATIO),
     "pruner.allocation.layers": [[], 3, {"fc1.weight": -1}, {"fc1.weight": "a"}, {"fc1.weight": None}, None],
     "pruner.allocation.exclude": WORDS,
@@ -245,6 +248,7 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
         (["hardware=ddp", "batch=61"], r"^batch=61 cannot be shared evenly by hardware\.devices=2"),
         (["control.reinit=3"], r"^control=.* is not possible: write control=\[reinit,random_mask\]"),
         (["~control.reinit.mask"], r"^control=.* is not possible"),
+        (["pruner=small_final", "pruner.criterion.of=3"], r"^pruner\.criterion\.of=3 .* a part of its own, such as"),
         (["logger.csv=null"], r"^logger=.* is not possible: write logger=csv"),
         (["~recipe"], r"^[a-z._]+ cannot be resolved: Interpolation key 'recipe"),
         (["model.widths=???"], r"^model\.widths cannot be resolved: Missing mandatory value"),

@@ -22,6 +22,17 @@ _METHODS: Mapping[str, str] = {
     "dense": "dense",
     "finetune": "magnitude pruning",
     "lr_rewind": "magnitude pruning",
+    "small_final": "pruning of the largest final magnitudes",
+    "large_init": "pruning of the smallest initial magnitudes",
+    "small_init": "pruning of the largest initial magnitudes",
+    "large_init_large_final": "pruning by the smaller of initial and final magnitude",
+    "small_init_small_final": "pruning by the larger of initial and final magnitude",
+    "magnitude_increase": "pruning by increase of magnitude",
+    "movement": "pruning by movement",
+    "large_final_same_sign": "IMP that keeps unchanged signs",
+    "large_final_diff_sign": "IMP that keeps changed signs",
+    "magnitude_increase_same_sign": "pruning by increase of magnitude that keeps unchanged signs",
+    "magnitude_increase_diff_sign": "pruning by increase of magnitude that keeps changed signs",
 }
 _ARMS: Mapping[str, str] = {
     "reinit": "same mask, fresh initialisation",
