@@ -204,7 +204,8 @@ def test_every_option_and_key_is_documented() -> None:
     keys = {name for name in page if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name) and name.split(".")[0] in plain}  # type: ignore[operator]
     known = set()
     combinations = [(), ("optimizer=sgd",), ("lr_schedule=milestones",), ("initialiser=orthogonal",), ("model=conv2",)]
-    combinations += [("pruner=large_final_same_sign",)]
+    pruners = ("large_final_same_sign", "zhou_reinit", "noise", "quantised", "zhou_variant_1")
+    combinations += [(f"pruner={pruner}",) for pruner in pruners]
     for more in [*combinations, ("model=resnet20", "dataset=cifar10"), ("logger=wandb",), ("dataset=mnist",)]:
         paths = [path for path, _ in schema.leaves(OmegaConf.to_container(composed(*more), resolve=True))]
         known |= {".".join(path.split(".")[:end]) for path in paths for end in range(1, path.count(".") + 2)}
