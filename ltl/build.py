@@ -127,7 +127,9 @@ def _instantiate(cfg: DictConfig, key: str, *given: str) -> "partial[Any]":
         del values["name"]  # what tickets and reports call it
     try:
         made: partial[Any] = instantiate({**values, "_partial_": True}, _convert_="all")
-    except HydraException:
+    except HydraException as error:
+        if isinstance(error.__cause__, LtlError):  # from a part of this one, such as a ticket that is read
+            raise error.__cause__ from None
         raise LtlError(f"{key}._target_={target} is not possible: nothing of this name can be imported.") from None
     try:
         inspect.signature(made.func).bind(**dict.fromkeys(given), **made.keywords)

@@ -21,7 +21,7 @@ from ltl.results import read_status, read_table
 Launch = Callable[..., Path]
 
 OPTIONS = {
-    "allocation": ["global", "per_layer"],
+    "allocation": ["erdos_renyi", "erdos_renyi_kernel", "global", "matched", "per_layer", "smart_ratio", "uniform"],
     "control": ["none", "random_mask", "random_ticket", "reinit", "small_dense"],
     "dataset": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist"],
     "debug": ["fast"],
@@ -221,8 +221,10 @@ def test_every_model_fits_every_dataset_or_says_why_not(model: str, dataset: str
 )
 def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
     """A handful of steps and two prunings."""
-    rounds = ["pruner.rounds=0"] if option == "dense" else []
-    folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *rounds)
+    more = ["pruner.rounds=0"] if option == "dense" else []
+    if option == "matched":
+        more = [f"pruner.allocation.like.ticket={launch('control=none', folder='found')}@2"]
+    folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *more)
     rows = read_table(folder / "rounds.csv")
     expected = 1 if option == "dense" else 3
     assert [row["arm"] for row in rows].count("ticket") == expected
