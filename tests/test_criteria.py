@@ -131,11 +131,11 @@ def test_the_wrong_sign_is_worse_than_a_shrunk_weight_of_the_right_one() -> None
     The official code sets its score to 0, above the −0.5 of a weight that the criterion is meant to prefer.
     """
     known = small([1.0, -1.0, 2.0, 0.5], [0.5, -3.0, -4.0, 0.6])
-    same = criteria.with_sign(known, of=criteria.magnitude_increase, sign="same")
+    same = criteria.with_sign(known, criterion=criteria.magnitude_increase, sign="same")
     assert same["fc.weight"].flatten().tolist() == [1, 3, 0, 2]
     theirs = torch.tensor([-0.5, 2.0, 0.0, 0.1])
     assert theirs[0] < theirs[2]
-    different = criteria.with_sign(known, of=criteria.magnitude_increase, sign="different")
+    different = criteria.with_sign(known, criterion=criteria.magnitude_increase, sign="different")
     assert different["fc.weight"].argmax() == 2
 
 
@@ -143,7 +143,7 @@ def test_a_weight_of_0_has_neither_sign() -> None:
     """At either end: it goes before all that pass the test."""
     for sign, passes in (("same", [0]), ("different", [1])):
         known = small([1.0, -1.0, 0.0, 2.0], [0.1, 0.1, 5.0, 0.0])
-        ranks = criteria.with_sign(known, of=criteria.final_magnitude, sign=sign)["fc.weight"].flatten()  # type: ignore[arg-type]
+        ranks = criteria.with_sign(known, criterion=criteria.final_magnitude, sign=sign)["fc.weight"].flatten()  # type: ignore[arg-type]
         assert ranks.argsort(descending=True)[:1].tolist() == passes
 
 
@@ -171,10 +171,10 @@ def test_inverted_turns_any_criterion_around() -> None:
     plain = criteria.final_magnitude(known)
     assert all(
         torch.equal(score, -plain[name])
-        for name, score in criteria.inverted(known, of=criteria.final_magnitude).items()
+        for name, score in criteria.inverted(known, criterion=criteria.final_magnitude).items()
     )
-    signs = partial(criteria.with_sign, of=criteria.movement, sign="same")
-    forth, back = signs(trained(3)), criteria.inverted(trained(3), of=signs)
+    signs = partial(criteria.with_sign, criterion=criteria.movement, sign="same")
+    forth, back = signs(trained(3)), criteria.inverted(trained(3), criterion=signs)
     assert all(torch.equal(forth[name], -back[name]) for name in forth)
 
 

@@ -15,7 +15,7 @@ from ltl.report.claims import Claim, claim_of, not_comparable
 from ltl.report.load import Run
 from ltl.report.quantities import AT_ROUND, ONSET, REACH
 
-NAMES = sorted(path.stem for path in (CONF / "experiment").glob("frankle2019_*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CANONICAL = {"dataset": {"canonical": True, "test": 10_000}}
 
 
@@ -30,16 +30,16 @@ def experiment(name: str, *overrides: str) -> tuple[Run, Claim]:
 
 
 def test_all_experiments_are_there() -> None:
-    variants = ["lenet", "lenet_oneshot", "conv2", "conv4", "conv6"]
+    variants = ["lenet", "lenet_oneshot", "lenet_sgd", "conv2", "conv4", "conv6"]
     variants += [f"{model}{how}" for model in ("resnet20", "vgg19") for how in ("", "_warmup", "_low_lr")]
-    assert [f"frankle2019_{variant}" for variant in sorted(variants)] == NAMES
+    assert [f"frankle2019_{variant}" for variant in sorted(variants)] == [n for n in NAMES if "frankle2019" in n]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_is_a_test_of_its_own_claim(name: str) -> None:
     run, claim = experiment(name)
     assert not_comparable(run, claim) is None
-    assert len(claim.setting) > 15
+    assert len(claim.setting) > (15 if "frankle2019" in name else 8)
     schema.check(run.config)
 
 
@@ -86,7 +86,7 @@ def test_the_rounds_reach_every_published_density(name: str) -> None:
         if published.quantity in REACH or published.quantity in ONSET:
             assert measured[-1] <= published.value / 100, published
     assert claim.sentence and claim.against
-    assert "1803.03635" in claim.source
+    assert ("1803.03635" if "frankle2019" in name else "arXiv:") in claim.source
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,21 @@ def test_the_rounds_reach_every_published_density(name: str) -> None:
 def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str) -> None:
     run, _ = experiment(name)
     assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
+
+
+def sweeps() -> list[tuple[str, str]]:
+    """Each experiment that sweeps over pruners, with each of them."""
+    found = []
+    for name in NAMES:
+        params = OmegaConf.select(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"), "hydra.sweeper.params") or {}
+        found += [(name, pruner) for pruner in str(params.get("pruner", "")).split(",") if pruner]
+    return found
+
+
+@pytest.mark.parametrize(("name", "pruner"), sweeps())
+def test_every_job_of_a_sweep_over_pruners_is_a_test_of_the_claim(name: str, pruner: str) -> None:
+    run, claim = experiment(name, f"pruner={pruner}")
+    assert run.setting("pruner.name") == pruner
+    assert not_comparable(run, claim) is None
+    assert run.setting("pruner.rounds") == experiment(name)[0].setting("pruner.rounds")
+    schema.check(run.config)

@@ -71,10 +71,10 @@ REFUSED: dict[str, list[Any]] = {
         for part in ("criterion", "allocation", "schedule", "survivors", "filler")
         for name, bad in (("_target_", WORD), ("_partial_", SWITCH))
     },
-    "pruner.criterion.of._target_": WORD,
-    "pruner.criterion.of._partial_": SWITCH,
-    "pruner.survivors.of._target_": WORD,
-    "pruner.survivors.of._partial_": SWITCH,
+    "pruner.criterion.criterion._target_": WORD,
+    "pruner.criterion.criterion._partial_": SWITCH,
+    "pruner.survivors.survivors._target_": WORD,
+    "pruner.survivors.survivors._partial_": SWITCH,
     **dict.fromkeys([f"pruner.survivors.{name}" for name in ("among", "signs", "weights", "where")], CHOICE),
     "pruner.survivors.deviations": RATIO,
     "pruner.survivors.bits": [0, *WHOLE],
@@ -258,7 +258,10 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
         (["hardware=ddp", "batch=61"], r"^batch=61 cannot be shared evenly by hardware\.devices=2"),
         (["control.reinit=3"], r"^control=.* is not possible: write control=\[reinit,random_mask\]"),
         (["~control.reinit.mask"], r"^control=.* is not possible"),
-        (["pruner=small_final", "pruner.criterion.of=3"], r"^pruner\.criterion\.of=3 .* a part of its own, such as"),
+        (
+            ["pruner=small_final", "pruner.criterion.criterion=3"],
+            r"^pruner\.criterion\.criterion=3 .* a part of its own",
+        ),
         (["logger.csv=null"], r"^logger=.* is not possible: write logger=csv"),
         (["~recipe"], r"^[a-z._]+ cannot be resolved: Interpolation key 'recipe"),
         (["model.widths=???"], r"^model\.widths cannot be resolved: Missing mandatory value"),

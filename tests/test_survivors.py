@@ -180,7 +180,7 @@ def test_rescaled_weights_are_divided_by_the_density_of_their_layer() -> None:
         density = sum(masks[layer].flatten().tolist()) / masks[layer].numel()
         assert torch.allclose(start[layer], known.theta_k[layer] / density, rtol=1e-6)
     assert bool(torch.isfinite(start["output.weight"]).all())
-    again = survivors.rescaled(evidence(seed=1), masks, of=survivors_of("zhou_signed_constant"))
+    again = survivors.rescaled(evidence(seed=1), masks, survivors=survivors_of("zhou_signed_constant"))
     assert float(again["fc.weight"].abs().mean()) > float(known.theta_0["fc.weight"].std())
 
 

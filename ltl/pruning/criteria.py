@@ -54,13 +54,15 @@ def small_init_small_final(evidence: Evidence) -> Tensors:
     return _lower_percentile(evidence, -1)
 
 
-def inverted(evidence: Evidence, *, of: Callable[[Evidence], Tensors]) -> Tensors:
-    """The scores of the criterion `of`, negated: what it prunes first goes last."""
-    return {name: -score for name, score in of(evidence).items()}
+def inverted(evidence: Evidence, *, criterion: Callable[[Evidence], Tensors]) -> Tensors:
+    """The scores of another criterion, negated: what it prunes first goes last."""
+    return {name: -score for name, score in criterion(evidence).items()}
 
 
-def with_sign(evidence: Evidence, *, of: Callable[[Evidence], Tensors], sign: Literal["same", "different"]) -> Tensors:
-    """The scores of `of` where θ_T has the `same` sign as θ₀, or a `different` one (Zhou et al. 2019, §5).
+def with_sign(
+    evidence: Evidence, *, criterion: Callable[[Evidence], Tensors], sign: Literal["same", "different"]
+) -> Tensors:
+    """The scores of another criterion where θ_T has the `same` sign as θ₀, or a `different` one (Zhou et al. 2019, §5).
 
     All other weights score below these and go first, in random order. The paper sets their scores to 0, which is the
     same for magnitudes; but in its code a weight of the right sign that shrank has a negative magnitude increase and
@@ -68,7 +70,7 @@ def with_sign(evidence: Evidence, *, of: Callable[[Evidence], Tensors], sign: Li
     """
     wanted = 1 if sign == "same" else -1
     scores = {}
-    for name, score in of(evidence).items():
+    for name, score in criterion(evidence).items():
         fails = torch.sign(evidence.weights[name]) * torch.sign(evidence.theta_0[name]) != wanted
         scores[name] = score.masked_fill(fails & torch.isfinite(score), torch.finfo(score.dtype).min)
     return in_random_order(scores, evidence.generator)

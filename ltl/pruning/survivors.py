@@ -94,9 +94,9 @@ def quantised(evidence: Evidence, masks: Masks, *, bits: int) -> Tensors:
     return start
 
 
-def rescaled(evidence: Evidence, masks: Masks, *, of: Callable[[Evidence, Masks], Tensors]) -> Tensors:
-    """What `of` gives, divided by the density of each layer (the rescaling of Zhou et al. 2019, in their code)."""
-    start = dict(of(evidence, masks))
+def rescaled(evidence: Evidence, masks: Masks, *, survivors: Callable[[Evidence, Masks], Tensors]) -> Tensors:
+    """What another such function gives, divided by each layer's density (as in the code of Zhou et al. 2019)."""
+    start = dict(survivors(evidence, masks))
     for name, mask in masks.items():
         start[name] = start[name] * (mask.numel() / max(1, int(torch.count_nonzero(mask))))
     return start
