@@ -131,7 +131,9 @@ def _instantiate(cfg: DictConfig, key: str, *given: str, **offered: Any) -> "par
         del values["name"]  # what tickets and reports call it
     try:
         made: partial[Any] = instantiate({**values, "_partial_": True}, _convert_="all")
-    except HydraException:
+    except HydraException as error:
+        if isinstance(error.__cause__, LtlError):  # from a part of this one, such as a ticket that is read
+            raise error.__cause__ from None
         raise LtlError(f"{key}._target_={target} is not possible: nothing of this name can be imported.") from None
     takes = inspect.signature(made.func)
     keywords = {name: value for name, value in offered.items() if name in takes.parameters} | made.keywords

@@ -34,6 +34,7 @@ _STREAM = or_null(whole(0), "to follow seed")
 _MULTIPLE = number(lambda value: value >= 0, "a multiple ≥ 0 of pruner.rate")
 _POSITIVE = number(lambda value: value > 0, "a number above 0")
 _FRACTION = number(lambda value: 0 <= value <= 1, "a fraction between 0 and 1")
+_PART = Allowed(lambda value: isinstance(value, dict), "a part of its own, such as {_target_: …, _partial_: true}")
 _NOT_NEGATIVE = number(lambda value: value >= 0, "a number ≥ 0")
 
 _SCHEMA: dict[str, Allowed] = {
@@ -68,6 +69,15 @@ _SCHEMA: dict[str, Allowed] = {
     "pruner.rewind_to": _LENGTH,
     "pruner.momentum": choice("zero", "saved", "kept"),
     "pruner.lr": choice("rewound", "last"),
+    "pruner.criterion.criterion": _PART,
+    "pruner.criterion.sign": choice("same", "different"),
+    "pruner.survivors.among": choice("layer", "kept"),
+    "pruner.survivors.signs": choice("moved", "kept"),
+    "pruner.survivors.deviations": _NOT_NEGATIVE,
+    "pruner.survivors.bits": whole(1),
+    "pruner.survivors.survivors": _PART,
+    "pruner.survivors.weights": choice("pruned", "all"),
+    "pruner.survivors.where": choice("shrank", "grew", "random"),
     "hardware.accelerator": choice("cpu", "gpu"),
     "hardware.devices": whole(1, " of processes"),
     "hardware.strategy": choice("auto", "ddp"),
@@ -128,6 +138,11 @@ _SCHEMA: dict[str, Allowed] = {
         lambda value: isinstance(value, dict) and all(map(_MULTIPLE.test, value.values())),
         "multiples ≥ 0 of pruner.rate by name, such as {fc1.weight:0.5}",
     ),
+    **{f"pruner.allocation.{name}": _SWITCH for name in ("dense_first", "dense_last", "kernel")},
+    "pruner.allocation.output_density": number(lambda value: 0 <= value <= 1, "a density between 0 and 1"),
+    "pruner.allocation.depth_power": _NOT_NEGATIVE,
+    "pruner.allocation.like": _PART,
+    "pruner.allocation.like.ticket": or_null(_TEXT, "until it is given"),
     "pruner.allocation.exclude": list_of(is_text, "patterns of names such as [output.weight]"),
     "pruner.allocation.allow_empty": _SWITCH,
     **{f"dataset.{name}": _TEXT for name in ("name", "root", "archive", "checksum", "folder", "checksums.*")},

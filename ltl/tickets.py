@@ -14,7 +14,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
 from ltl.errors import LtlError
-from ltl.masks import Masks, Tensors, mask_sha256, pack, tensors_sha256, unpack
+from ltl.masks import Masks, Tensors, kept, mask_sha256, pack, tensors_sha256, unpack
 from ltl.results import write_atomic
 
 FORMAT = "ltl-ticket/1"
@@ -121,6 +121,24 @@ def find(text: str) -> list[Path]:
     if found:
         return sorted(found, key=lambda match: _natural(str(match)))
     raise LtlError(f"ticket={text}: {_why_none(text, at_round[1] if at_round else text)}")
+
+
+def layer_counts(*, ticket: str | None) -> dict[str, int]:
+    """Return how many weights of each layer the tickets keep that `ticket` names, as `find` reads it.
+
+    LtlError if it names none, or tickets that differ in this.
+    """
+    if ticket is None:
+        raise LtlError(
+            "pruner.allocation.like.ticket=null is not possible: name the ticket to match, a file or run folder@round."
+        )
+    counts = [{name: kept({name: mask}) for name, mask in load(path).masks.items()} for path in find(ticket)]
+    if any(one != counts[0] for one in counts):
+        raise LtlError(
+            f"pruner.allocation.like.ticket={ticket}: these {len(counts)} tickets keep different numbers of weights in "
+            "their layers: name a single file."
+        )
+    return counts[0]
 
 
 def _matches(pattern: str) -> list[Path]:

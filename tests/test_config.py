@@ -21,7 +21,7 @@ from ltl.results import read_status, read_table
 Launch = Callable[..., Path]
 
 OPTIONS = {
-    "allocation": ["global", "per_layer"],
+    "allocation": ["erdos_renyi", "erdos_renyi_kernel", "global", "matched", "per_layer", "smart_ratio", "uniform"],
     "control": [
         "none",
         "random_mask",
@@ -51,6 +51,9 @@ OPTIONS = {
         "frankle2020_linear_mode_connectivity",
         "frankle2020_missing_the_mark",
         "tanaka2020_synflow",
+        "zhou2019_criteria",
+        "zhou2019_signs",
+        "zhou2019_zeros",
     ],
     "hardware": ["cpu", "ddp", "gpu", "gpu_bf16"],
     "hydra/launcher": ["basic", "joblib", "submitit_local", "submitit_slurm"],
@@ -86,18 +89,43 @@ OPTIONS = {
         "imp",
         "imp_late",
         "imp_oneshot",
+        "large_final_diff_sign",
+        "large_final_same_sign",
+        "large_init",
+        "large_init_large_final",
         "lr_rewind",
+        "magnitude_increase",
+        "magnitude_increase_diff_sign",
+        "magnitude_increase_same_sign",
         "magnitude_init",
+        "movement",
+        "noise",
         "optimal_brain_damage",
+        "quantised",
         "random",
         "rigl",
         "set",
+        "small_final",
+        "small_init",
+        "small_init_small_final",
         "snip",
         "snip_inverted",
         "snip_iterative",
         "static_sparse",
         "synflow",
         "synflow_inverted",
+        "zhou_constant",
+        "zhou_freeze_init",
+        "zhou_reinit",
+        "zhou_rescaled",
+        "zhou_reshuffle",
+        "zhou_signed_constant",
+        "zhou_signed_reinit",
+        "zhou_signed_reshuffle",
+        "zhou_variant_1",
+        "zhou_variant_1_random",
+        "zhou_variant_1_reversed",
+        "zhou_variant_2",
     ],
 }
 DEFAULTS = {
@@ -223,8 +251,10 @@ def test_every_model_fits_every_dataset_or_says_why_not(model: str, dataset: str
 )
 def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
     """A handful of steps and two prunings."""
-    rounds = ["pruner.rounds=0"] if option == "dense" else []
-    folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *rounds)
+    more = ["pruner.rounds=0"] if option == "dense" else []
+    if option == "matched":
+        more = [f"pruner.allocation.like.ticket={launch('control=none', folder='found')}@2"]
+    folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *more)
     rows = read_table(folder / "rounds.csv")
     expected = 1 if option == "dense" else 3
     assert [row["arm"] for row in rows].count("ticket") == expected

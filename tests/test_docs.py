@@ -217,6 +217,11 @@ def test_every_option_and_key_is_documented() -> None:
     known = set()
     combinations = [(), ("optimizer=sgd",), ("lr_schedule=milestones",), ("initialiser=orthogonal",), ("model=conv2",)]
     combinations += [(f"pruner={name}",) for name in ("grasp", "optimal_brain_damage", "gradual", "rigl")]
+    pruners = ("large_final_same_sign", "zhou_reinit", "noise", "quantised", "zhou_variant_1")
+    combinations += [(f"pruner={pruner}",) for pruner in pruners]
+    combinations += [
+        (f"allocation={allocation}",) for allocation in ("uniform", "erdos_renyi", "smart_ratio", "matched")
+    ]
     for more in [*combinations, ("model=resnet20", "dataset=cifar10"), ("logger=wandb",), ("dataset=mnist",)]:
         paths = [path for path, _ in schema.leaves(OmegaConf.to_container(composed(*more), resolve=True))]
         known |= {".".join(path.split(".")[:end]) for path in paths for end in range(1, path.count(".") + 2)}

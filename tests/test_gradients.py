@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ltl.errors import LtlError
 from ltl.masks import Tensors
 from ltl.models.stack import Stack
-from ltl.pruning import gradients
+from ltl.pruning import criteria, gradients
 from ltl.pruning.evidence import Evidence, Task
 
 NAMES = ["0.weight", "2.weight"]
@@ -160,7 +160,7 @@ def test_gradients_are_dense(known: Evidence) -> None:
     ],
 )
 def test_inverted_negates(known: Evidence, criterion: Callable[[Evidence], Tensors]) -> None:
-    plain, inverted = criterion(known), gradients.inverted(known, criterion=criterion)
+    plain, inverted = criterion(known), criteria.inverted(known, criterion=criterion)
     assert all(torch.equal(plain[name], -inverted[name]) for name in NAMES)
 
 

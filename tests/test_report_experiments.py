@@ -95,3 +95,21 @@ def test_the_rounds_reach_every_published_density(name: str) -> None:
 def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str) -> None:
     run, _ = experiment(name)
     assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
+
+
+def sweeps() -> list[tuple[str, str]]:
+    """Each experiment that sweeps over pruners, with each of them."""
+    found = []
+    for name in NAMES:
+        params = OmegaConf.select(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"), "hydra.sweeper.params") or {}
+        found += [(name, pruner) for pruner in str(params.get("pruner", "")).split(",") if pruner]
+    return found
+
+
+@pytest.mark.parametrize(("name", "pruner"), sweeps())
+def test_every_job_of_a_sweep_over_pruners_is_a_test_of_the_claim(name: str, pruner: str) -> None:
+    run, claim = experiment(name, f"pruner={pruner}")
+    assert run.setting("pruner.name") == pruner
+    assert not_comparable(run, claim) is None
+    assert run.setting("pruner.rounds") == experiment(name)[0].setting("pruner.rounds")
+    schema.check(run.config)

@@ -74,6 +74,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_claim_without_figures_says_so(tmp_path: Path) -> None:
+    """On the page, in the tables' file and in the terminal's sentences: the claim, and no empty table."""
+    folder = make_run(tmp_path, rounds=2, config={"claim": CLAIM | {"published": []}})
+    section = ltl.report.write([folder]).sections[0]
+    assert section.claims is None
+    page, markdown = (folder / "report.html").read_text(), (folder / "figures" / "rounds.md").read_text()
+    for text in (page, markdown, *section.findings[-1:]):
+        assert "no published figure at this setting" in text
+    assert "Tickets exist &lt;somewhere&gt;." in page
+    assert page.count("<table>") == 1  # that of the rounds
+    assert "published" not in markdown.split("| density (%)")[1]
+
+
 def test_the_page_is_whole_and_loads_nothing(whole: Path) -> None:
     text = (whole / "report.html").read_text()
     page = _Page(text)

@@ -102,8 +102,12 @@ def assert_alike(alone: tuple[Path, list[Tensors]], stacked: tuple[Path, list[Te
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_every_pruner_finds_the_same_tickets_side_by_side(trained: Callable[..., object], pruner: str) -> None:
-    """Two prunings, two trials, a control; the weights that the search ends with agree too."""
-    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=30it")
+    """Two prunings, two trials, a control at the last; the weights that the search ends with agree too."""
+    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=10it", "length=60it", "eval_every=30it")
+    fixed += ("control.reinit.rounds=[2]",)
+    if "constant" in pruner or pruner == "quantised":
+        # Sums of few magnitudes and no bias are often exactly 0, and rounding then decides on ReLU's gradient.
+        fixed += ("pruner.rewind_to=10it",)
     runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
     assert_alike(*runs)  # type: ignore[arg-type]
 

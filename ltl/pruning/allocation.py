@@ -53,9 +53,11 @@ def per_layer(
             )
         removals = {name: floor(target.rate * multiples[name], int(torch.count_nonzero(masks[name]))) for name in names}
     else:
-        removals = _apportion(
-            {name: int(torch.count_nonzero(masks[name])) for name in names}, _surplus(masks, target.density or 0.0)
-        )
+        remaining = {name: int(torch.count_nonzero(masks[name])) for name in names}
+        removal, whole = removed(target, masks, names), sum(remaining.values())
+        if removal > whole:
+            raise LtlError(f"pruner.density: {removal} weights are to go, but only {whole} are not excluded.")
+        removals = rounded({name: removal * count / whole for name, count in remaining.items()}, removal)
     return {
         name: _without_lowest(scores[name], mask, removals[name], name, allow_empty) if name in removals else mask
         for name, mask in masks.items()
@@ -67,10 +69,7 @@ def global_pool(scores: Tensors, masks: Masks, target: Target, *, exclude: Seque
     names = included(masks, exclude, "pruner.allocation.exclude")
     pool = torch.cat([masks[name].flatten() for name in names])
     score = torch.cat([scores[name].flatten() for name in names])
-    by_rate = target.rate is not None
-    removal = (
-        floor(target.rate or 0.0, int(torch.count_nonzero(pool))) if by_rate else _surplus(masks, target.density or 0.0)
-    )
+    removal = removed(target, masks, names)
     eligible = pool if allow_empty else pool & ~_last_ones(scores, masks, names)
     most = int(torch.count_nonzero(eligible))
     if removal > most:
@@ -106,6 +105,22 @@ def floor(rate: float, count: int) -> int:
     return whole if math.isclose(product, whole, rel_tol=1e-15, abs_tol=1e-9) else math.floor(product)
 
 
+def removed(target: Target, masks: Masks, names: Sequence[str]) -> int:
+    """Return how many weights go from the layers `names`: ⌊rate · n⌋ of their n, or what a density leaves too many."""
+    if target.rate is not None:
+        return floor(target.rate, kept({name: masks[name] for name in names}))
+    return max(0, kept(masks) - round((target.density or 0.0) * total(masks)))
+
+
+def rounded(shares: Mapping[str, float], whole: int) -> dict[str, int]:
+    """Return whole numbers near `shares` that sum to `whole` as these do: largest remainders first, then in order."""
+    counts = {name: math.floor(share) for name, share in shares.items()}
+    order = sorted(shares, key=lambda name: counts[name] - shares[name])
+    for name in order[: whole - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
 def included(masks: Masks, exclude: Sequence[str], key: str) -> list[str]:
     """Return the names that match no pattern of `exclude`; LtlError if a pattern matches nothing or none is left."""
     for pattern in exclude:
@@ -115,22 +130,6 @@ def included(masks: Masks, exclude: Sequence[str], key: str) -> list[str]:
     if not names:
         raise LtlError(f"{key}={list(exclude)} excludes every prunable layer: leave at least one.")
     return names
-
-
-def _surplus(masks: Masks, density: float) -> int:
-    return max(0, kept(masks) - round(density * total(masks)))
-
-
-def _apportion(counts: Mapping[str, int], removal: int) -> dict[str, int]:
-    whole = sum(counts.values())
-    if removal > whole:
-        raise LtlError(f"pruner.density: {removal} weights are to go, but only {whole} are not excluded.")
-    exact = {name: removal * count / whole for name, count in counts.items()}
-    shares = {name: math.floor(share) for name, share in exact.items()}
-    order = sorted(counts, key=lambda name: shares[name] - exact[name])
-    for name in order[: removal - sum(shares.values())]:
-        shares[name] += 1
-    return shares
 
 
 def _without_lowest(score: Tensor, mask: Tensor, count: int, name: str, allow_empty: bool) -> Tensor:

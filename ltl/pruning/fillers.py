@@ -14,3 +14,8 @@ def zero(evidence: Evidence, masks: Masks) -> Tensors:
 def initial(evidence: Evidence, masks: Masks) -> Tensors:
     """Frozen at θ₀ (Zhou et al. 2019, §4)."""
     return {name: evidence.theta_0[name] for name in masks}
+
+
+def as_set(evidence: Evidence, masks: Masks) -> Tensors:
+    """Frozen at what `survivors` set them to, where it decides about pruned weights too (Zhou et al. 2019, §4)."""
+    return {name: evidence.weights[name] for name in masks}

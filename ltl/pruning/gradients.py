@@ -1,7 +1,5 @@
 """Criteria that look at data: evidence -> scores from derivatives of the loss, or of a network of absolute values."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
@@ -101,11 +99,6 @@ def optimal_brain_damage(evidence: Evidence, *, examples: int, at_once: int) -> 
         for name, summed in vmap(squares)(part).items():
             curvature[name] += summed.sum(0)
     return {name: curvature[name] * weight.square() / (2 * len(inputs)) for name, weight in weights.items()}
-
-
-def inverted(evidence: Evidence, *, criterion: Callable[[Evidence], Tensors]) -> Tensors:
-    """The scores of another criterion, negated: the weights go that it would keep (Frankle et al. 2021, §5)."""
-    return {name: -score for name, score in criterion(evidence).items()}
 
 
 def _leaves(evidence: Evidence) -> Tensors:

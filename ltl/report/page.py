@@ -59,13 +59,14 @@ def _section(section: "Section", drawings: Sequence[Drawing], number: int, singl
     parts = [] if single else [f'<h2 id="setting-{number}">{escape(study.label)}</h2>', f"<p>{escape(study.title)}</p>"]
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in section.findings)
     parts.append(f'<div class="verdict">{sentences}</div>')
-    if section.claim is not None and section.claims is not None:
+    if section.claim is not None:
         parts += [
             _heading("Published and measured", single),
             f'<p>{escape(section.claim.sentence)} <span class="soft">({escape(section.claim.source)})</span></p>',
             f'<p class="soft">What would speak against it: {escape(section.claim.against)}</p>',
-            _table(section.claims),
         ]
+    if section.claims is not None:
+        parts.append(_table(section.claims))
     parts += [_heading("Figures", single), _figures(drawings)]
     parts += [_heading("Rounds", single), _table(section.rounds), f'<p class="soft">{_table_words(section)}</p>']
     parts += [_heading("What masks do not save", single), f"<p>{escape(costs(study))}</p>"]

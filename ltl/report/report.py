@@ -125,8 +125,11 @@ def line(report: Report) -> str:
 def _section(study: Study) -> Section:
     claim = next((claim for run in study.runs if (claim := claim_of(run))), None)
     comparisons = compare(study.runs, study.rows, claim, margin=study.margin) if claim else []
-    claims = claims_table(comparisons, NAMES, study.rows) if claim else None
-    return Section(study, findings(study), rounds_table(study), claim, comparisons, claims)
+    claims = claims_table(comparisons, NAMES, study.rows) if comparisons else None
+    sentences = findings(study)
+    if claim and claims is None:
+        sentences.append("There is no published figure at this setting to compare with.")
+    return Section(study, sentences, rounds_table(study), claim, comparisons, claims)
 
 
 def _overview(sections: Sequence[Section]) -> Table:

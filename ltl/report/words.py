@@ -35,6 +35,31 @@ _METHODS: Mapping[str, str] = {
     "dense": "dense",
     "finetune": "magnitude pruning",
     "lr_rewind": "magnitude pruning",
+    "small_final": "pruning of the largest final magnitudes",
+    "large_init": "pruning of the smallest initial magnitudes",
+    "small_init": "pruning of the largest initial magnitudes",
+    "large_init_large_final": "pruning by the smaller of initial and final magnitude",
+    "small_init_small_final": "pruning by the larger of initial and final magnitude",
+    "magnitude_increase": "pruning by increase of magnitude",
+    "movement": "pruning by movement",
+    "large_final_same_sign": "IMP that keeps unchanged signs",
+    "large_final_diff_sign": "IMP that keeps changed signs",
+    "magnitude_increase_same_sign": "pruning by increase of magnitude that keeps unchanged signs",
+    "magnitude_increase_diff_sign": "pruning by increase of magnitude that keeps changed signs",
+    "zhou_reinit": "IMP, initial weights permuted in their layer",
+    "zhou_reshuffle": "IMP, kept initial weights permuted",
+    "zhou_constant": "IMP, constants of random sign",
+    "zhou_signed_reinit": "IMP, initial magnitudes permuted in their layer, signs kept",
+    "zhou_signed_reshuffle": "IMP, kept initial magnitudes permuted, signs kept",
+    "zhou_signed_constant": "IMP, constants with the initial signs",
+    "zhou_rescaled": "IMP, initial weights divided by their layer's density",
+    "noise": "IMP, noisy initial weights",
+    "quantised": "IMP, initial weights of a few bits",
+    "zhou_freeze_init": "IMP, pruned weights frozen at θ₀",
+    "zhou_variant_1": "IMP, pruned weights frozen at 0 where they shrank, else at θ₀",
+    "zhou_variant_1_random": "IMP, pruned weights frozen at 0 or θ₀ at random",
+    "zhou_variant_1_reversed": "IMP, pruned weights frozen at 0 where they grew, else at θ₀",
+    "zhou_variant_2": "IMP, all weights from 0 where they shrank, else from θ₀, pruned ones frozen",
 }
 _ARMS: Mapping[str, str] = {
     "reinit": "same mask, fresh initialisation",
@@ -74,6 +99,8 @@ def ticket_words(run: Run) -> str:
         return f"ticket ({method_name(run)}, rewound to θ₀)"
     if _rewinds(run):
         return f"ticket ({method_name(run)}, rewound to step {str(run.setting('pruner.rewind_to')).removesuffix('it')})"
+    if not _target(run).endswith(".trained"):
+        return f"ticket ({method_name(run)})"
     rewound = ", learning rate rewound" if run.setting("pruner.lr") == "rewound" else ", fine-tuned"
     return f"pruned network ({method_name(run)}, weights kept{rewound})"
 
@@ -84,7 +111,11 @@ def rewinds_to_init(run: Run) -> bool:
 
 
 def _rewinds(run: Run) -> bool:
-    return str(run.setting("pruner.survivors._target_")).endswith(".rewound")
+    return _target(run).endswith(".rewound")
+
+
+def _target(run: Run) -> str:
+    return str(run.setting("pruner.survivors._target_"))
 
 
 def in_order(arms: Iterable[str]) -> list[str]:
