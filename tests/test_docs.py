@@ -251,8 +251,18 @@ def test_a_run_folder_holds_what_the_page_says(launch: object) -> None:
         word for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(\w+)`", cell)
     }
     assert keys == set(yaml.safe_load((where / "status.json").read_text()))
+    gallery = (ROOT / "docs/gallery.md").read_text()
+    assert {path.stem for path in (where / "figures").glob("*.svg")} <= set(re.findall(r"`(\w+)`", gallery))
     drawn = {name for path in (where / "figures").glob("*_*.csv") for name in read_table(path)[0]}
     assert drawn <= set(re.findall(r"`(\w+)`", text.split("## figures/")[1].split("\n## ")[0]))
+
+
+def test_committed_figures_are_small_and_shown() -> None:
+    """Under 150 kB each, with no more than the repository needs."""
+    text = "".join(page.read_text() for page in PAGES)
+    for path in (ROOT / "docs").rglob("*.svg"):
+        assert path.stat().st_size < 150_000, path
+        assert f"{path.parent.name}/{path.name}" in text, path
 
 
 def test_every_room_has_its_place_on_the_plan() -> None:

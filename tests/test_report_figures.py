@@ -181,7 +181,7 @@ def effective(study: Study, arm: str, value: Callable[[int, int], float]) -> Stu
 def test_effective_density_compares_arms_with_masks_of_their_own(
     whole: Study, sheet: Sheet, drawn: list[Figure]
 ) -> None:
-    """A reinitialised mask has the ticket's, a small dense network has none; the diagonal stands beside them."""
+    """A reinitialised mask has the ticket's, a small dense network has none; the diagonal beside them."""
     study = effective(whole, "random_mask", lambda round, trial: 0.8**round * (0.9 - 0.01 * trial))
     rows = [replace(row, density=1.0, effective_density=1.0) if row.arm == "small_dense" else row for row in study.rows]
     drawing = effective_against_density(replace(study, rows=rows), sheet)
@@ -194,7 +194,15 @@ def test_effective_density_compares_arms_with_masks_of_their_own(
         assert float(row["high"]) - float(row["mean"]) == pytest.approx(half * random, abs=1e-12)
     diagonal = {line.get_label(): line for line in drawn[0].axes[0].lines}["all kept weights on a live path"]
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    accuracy_against_density(whole, sheet)
+    colours = [colour_of(figure, "random mask, same layer densities") for figure in (drawn[0], drawn[-1])]
+    assert colours[0] == colours[1] != colour_of(drawn[-1], "same mask, fresh initialisation")
     assert drawing is not None and "of the ticket's at a density of 41.0%, 98.0% do" in drawing.caption
+
+
+def colour_of(figure: Figure, label: str) -> object:
+    [colour] = [line.get_color() for line in figure.axes[0].lines if line.get_label() == label]
+    return colour
 
 
 def test_masks_without_a_live_path_are_said_in_words(whole: Study, sheet: Sheet) -> None:

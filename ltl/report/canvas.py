@@ -25,8 +25,8 @@ GREY = "#5c5c5c"
 # Without viridis' last tenth, whose yellow is too light on white.
 SHADES = LinearSegmentedColormap.from_list("shades", matplotlib.colormaps["viridis"]([i / 100 for i in range(91)]))
 
-_LETTERS_PER_EM = 1.85  # of the figures' font, on average
-_HANDLE = 4  # em that a line and its gaps take in a legend
+_LETTERS_PER_EM = 1.9  # of the figures' font, on average
+_HANDLE = 5  # em that a line and its gaps take in a legend
 
 
 @dataclass(frozen=True)

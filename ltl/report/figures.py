@@ -14,7 +14,7 @@ from ltl.report.words import percent
 
 _HOLLOW_WORDS = (
     "Hollow points lie in the last 5% of training in at least one trial, so that the true step may be later; "
-    "they enter no claim about speed. "
+    "they enter no claim about speed. Their short dashes are single trials. "
 )
 _BARS: dict[Bars, tuple[str, str]] = {
     "interval": ("95% intervals", "are 95% confidence intervals of the mean over trials"),

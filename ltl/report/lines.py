@@ -38,7 +38,7 @@ def draw_points(axes: Axes, lines: Sequence[Series]) -> None:
     """Draw each line's means with their bars, or the single trials where there is none, on an axis of densities."""
     thin, dash = 0.6 * matplotlib.rcParams["lines.linewidth"], 1.8 * matplotlib.rcParams["lines.markersize"]
     for index, line in enumerate(lines):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = COLOURS[line.place % len(COLOURS)], MARKERS[line.place % len(MARKERS)]
         # Arms stand side by side at a density, or their bars would hide one another.
         aside = 1.012 ** (index - (len(lines) - 1) / 2)
         x = [point.density / aside for point in line.points]

@@ -33,25 +33,32 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a figure, from dense downwards; `name` is the arm or the setting, `label` its words in the legend."""
+    """One line of a figure, from dense downwards; `name` is the arm or the setting, `label` its words in the legend.
+
+    `place` among all of them decides its colour and marker, so that an arm has the same ones in every figure.
+    """
 
     name: str
     label: str
+    place: int
     points: Sequence[Point]
 
 
 def arms(study: Study, measure: Measure, *, hollow: bool = False) -> list[Series]:
     """Return a line for each arm that has the measure, the ticket first; `hollow` marks censored rounds."""
     found = [
-        Series(arm, arm_words(arm, study.first), _points(study.rows, arm, measure, study.bars, hollow))
-        for arm in in_order(row.arm for row in study.rows)
+        Series(arm, arm_words(arm, study.first), place, _points(study.rows, arm, measure, study.bars, hollow))
+        for place, arm in enumerate(in_order(row.arm for row in study.rows))
     ]
     return [line for line in found if line.points]
 
 
 def tickets(studies: Sequence[Study], measure: Measure, bars: Bars) -> list[Series]:
     """Return a line for each study's own arm."""
-    found = [Series(study.label, study.label, _points(study.rows, "ticket", measure, bars, False)) for study in studies]
+    found = [
+        Series(study.label, study.label, place, _points(study.rows, "ticket", measure, bars, False))
+        for place, study in enumerate(studies)
+    ]
     return [line for line in found if line.points]
 
 
