@@ -317,6 +317,25 @@ def test_an_arm_just_below_the_others_stays_on_the_axis(tmp_path: Path) -> None:
     assert "below this axis" not in words(drawing)
 
 
+@pytest.mark.parametrize(
+    ("steps", "beyond"), [([2100, 2600, 4100, 5600, 6100], False), ([100, 100, 6000, 9000, 15000], True)]
+)
+def test_a_bar_is_said_to_reach_beyond_the_axis_where_it_does(
+    whole: Study, sheet: Sheet, drawn: list[Figure], steps: list[int], beyond: bool
+) -> None:
+    """An axis of steps begins at 0."""
+    rows = [
+        replace(row, early_stop_step=steps[row.trial] if row.round == 2 else 4000.0 + 250 * row.round)
+        for row in whole.rows
+    ]
+    drawing = early_stop_against_density(replace(whole, rows=rows), sheet)
+    low, high = drawn[0].axes[0].get_ylim()
+    ends = [float(row[end]) for row in table(drawing) for end in ("low", "high") if row[end]]
+    assert bool(min(ends) < low or max(ends) > high) is beyond
+    assert drawing is not None and ("some bars reach beyond this axis" in words(drawing)) is beyond
+    assert low == 0
+
+
 def test_empty_cells_stay_empty(whole: Study, sheet: Sheet) -> None:
     """A layer without an effective density."""
     layers = [replace(row, effective_density=None) for row in whole.layers]

@@ -45,8 +45,7 @@ def early_stop_against_density(study: Study, sheet: Sheet) -> Drawing | None:
     caption = "Optimiser steps until the validation loss is lowest: lower is faster. " + (_HOLLOW_WORDS * hollow)
     words = _words("Early-stop step: lower is faster", study, lines, caption)
     with canvas(sheet) as (figure, axes):
-        draw(axes, lines, dense=series.dense(lines), floor=0.0)
-        axes.set_ylim(bottom=0)
+        draw(axes, lines, dense=series.dense(lines), from_zero=True)
         step_axis(axes, "y", "early-stop step (optimiser steps)")
         if hollow:
             label = "hollow: still improving at the end (censored)"
@@ -94,8 +93,7 @@ def seconds_against_density(study: Study, sheet: Sheet) -> Drawing | None:
     )
     words = _words("What a step costs", study, lines, caption)
     with canvas(sheet) as (figure, axes):
-        draw(axes, lines, dense=series.dense(lines), floor=0.0)
-        axes.set_ylim(bottom=0)
+        draw(axes, lines, dense=series.dense(lines), from_zero=True)
         axes.set_ylabel("training time of a step (ms)")
         legend(figure, axes)
         return save(figure, sheet, "seconds_vs_density", words, series.data(lines, "ms", study.bars))

@@ -10,8 +10,10 @@ from ltl.report.canvas import COLOURS, GREY, MARKERS, note
 from ltl.report.series import Point, Series
 
 
-def draw(axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: float) -> None:
-    """Draw all lines and the dense level, and say in words what lies below `floor`, if anything does."""
+def draw(
+    axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: float = 0.0, from_zero: bool = False
+) -> None:
+    """Draw all lines and the dense level, and say in words what lies below `floor` or reaches beyond the axis."""
     if dense is not None:
         if dense.bar is not None:
             axes.axhspan(*dense.bar, color=GREY, alpha=0.13, linewidth=0)
@@ -20,17 +22,18 @@ def draw(axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: flo
     draw_points(axes, lines)
     means = [point.mean for line in lines for point in line.points]
     ends = [point.ends for line in lines for point in line.points]
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     spread = max(max(means) - max(min(means), floor), 0.02 * max(means))
-    cut = low < max(floor, min(means) - 1.5 * spread) or high > max(means) + 1.5 * spread
-    low, high = max(low, floor, min(means) - 1.5 * spread), min(high, max(means) + 1.5 * spread)
+    low, high = max(lowest, floor, min(means) - 1.5 * spread), min(highest, max(means) + 1.5 * spread)
+    if from_zero:
+        low = 0.0
     edge = 0.06 * (high - low) or 0.5  # equal values have no range of their own
-    axes.set_ylim(low - edge, high + edge)
+    axes.set_ylim(low - edge * (not from_zero), high + edge)
     hidden = [mean for mean in means if mean < low]
     if hidden:
         lie = "1 point lies" if len(hidden) == 1 else f"{len(hidden)} points lie"
         note(axes, f"{lie} below this axis, down to {min(hidden):.1f}%")
-    elif cut:
+    elif lowest < low or highest > high:
         note(axes, "some bars reach beyond this axis")
 
 
