@@ -60,7 +60,8 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
     for section in _MAY_CHANGE:
         if new_cfg[section] != old_cfg[section]:
             stored[section] = new_cfg[section]
-    stored.hardware = OmegaConf.merge(new_cfg.hardware, stored.hardware)  # settings younger than the run
+    for section in ("hardware", "report"):  # settings younger than the run
+        stored[section] = OmegaConf.merge(new_cfg[section], stored[section])
     for key in set(new_cfg) - set(stored):
         stored[key] = new_cfg[key]
     for key in _STAY:

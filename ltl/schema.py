@@ -56,6 +56,7 @@ _SCHEMA: dict[str, Allowed] = {
     "report.margin": number(
         lambda value: 0 <= value <= 1, "a fraction between 0 and 1 (0.002 is 0.2 percentage points)"
     ),
+    "report.bars": choice("interval", "range"),
     **{f"recipe.rates.{kind}": _MULTIPLE for kind in ("conv", "linear", "output")},
     "recipe.milestones": _LENGTHS,
     "recipe.augment": _SWITCH,

@@ -17,7 +17,7 @@ import torch
 from conftest import CONF
 from omegaconf import OmegaConf
 
-from ltl import run
+from ltl import resume, run
 from ltl.overrides import _hydra
 from ltl.results import TIME_COLUMNS, lock, read_status, read_table
 from ltl.tickets import load
@@ -305,6 +305,17 @@ def test_a_resume_with_other_settings_is_refused(finished: Path, arguments: list
     assert says in one_line(ltl(finished, "resume=runs/first", *arguments))
     assert (finished / "runs/first/.hydra/config.yaml").read_bytes() == before
     assert [path.name for path in finished.iterdir()] == ["runs"]
+
+
+def test_a_resume_takes_settings_younger_than_the_run(finished: Path, tmp_path: Path) -> None:
+    """And those of the report may change."""
+    folder = tmp_path / "old"
+    shutil.copytree(finished / "runs/first/.hydra", folder / ".hydra")
+    stored = OmegaConf.load(folder / ".hydra/config.yaml")
+    del stored["report"]["bars"], stored["hardware"]["graph"]
+    OmegaConf.save(stored, folder / ".hydra/config.yaml")
+    assert resume.configuration(folder, [], CONF).report == {"margin": 0.002, "bars": "interval"}
+    assert resume.configuration(folder, ["report.bars=range"], CONF).report == {"margin": 0.002, "bars": "range"}
 
 
 def test_a_folder_that_another_process_holds_is_refused(finished: Path) -> None:

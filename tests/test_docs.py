@@ -26,9 +26,10 @@ from test_structure import ORDER
 
 from ltl import report, run, schema, ticket
 from ltl.dashboard import __main__ as dashboard_command
+from ltl.instability import __main__ as instability_command
 from ltl.overrides import check
 from ltl.report import __main__ as report_command
-from ltl.results import LAYER_COLUMNS, METRIC_COLUMNS, ROUND_COLUMNS
+from ltl.results import LAYER_COLUMNS, METRIC_COLUMNS, ROUND_COLUMNS, read_table
 
 ROOT = CONF.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -87,13 +88,12 @@ def understand(program: str, arguments: list[str]) -> None:
     assert program in PROGRAMS, program
     if PROGRAMS[program] == "run":
         check([argument.replace("…", "X") for argument in arguments if argument != "…"], CONF)
-    elif PROGRAMS[program] == "ticket":
-        ticket._parser().parse_args(arguments)
     elif PROGRAMS[program] == "dashboard":
         assert dashboard_command.main([*arguments, "--show"]) == 0
     else:
-        assert arguments
-        assert all(not argument.startswith("-") or argument in ("--out", "--compare") for argument in arguments)
+        {"ticket": ticket, "report": report_command, "instability": instability_command}[
+            PROGRAMS[program]
+        ]._parser().parse_args(arguments)
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_other_blocks_are_understood(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_running_text_are_understood(page: Path) -> None:
-    """`python -m ltl.run …` between backticks."""
+    """`python -m ltl.run …`, report or ticket, between backticks."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for span in re.findall(r"`(python -m ltl\.run [^`]*)`", text):
+    for span in re.findall(r"`(python -m ltl\.(?:run|report|ticket) [^`]*)`", text):
         for program, arguments in commands(span):
             understand(program, arguments)
 
@@ -259,7 +259,7 @@ def test_every_column_and_file_of_a_run_folder_is_documented() -> None:
 
 
 def test_a_run_folder_holds_what_the_page_says(launch: object) -> None:
-    """The tree, the keys of status.json, and nothing that is not named."""
+    """The tree, the keys of status.json, the columns of each figure's numbers, and nothing that is not named."""
     where: Path = launch("control=none", "pruner.rounds=1")  # type: ignore[operator]
     report.write([where])
     text = (ROOT / "docs/files.md").read_text()
@@ -272,6 +272,18 @@ def test_a_run_folder_holds_what_the_page_says(launch: object) -> None:
         word for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(\w+)`", cell)
     }
     assert keys == set(yaml.safe_load((where / "status.json").read_text()))
+    gallery = (ROOT / "docs/gallery.md").read_text()
+    assert {path.stem for path in (where / "figures").glob("*.svg")} <= set(re.findall(r"`(\w+)`", gallery))
+    drawn = {name for path in (where / "figures").glob("*_*.csv") for name in read_table(path)[0]}
+    assert drawn <= set(re.findall(r"`(\w+)`", text.split("## figures/")[1].split("\n## ")[0]))
+
+
+def test_committed_figures_are_small_and_shown() -> None:
+    """Under 150 kB each, with no more than the repository needs."""
+    text = "".join(page.read_text() for page in PAGES)
+    for path in (ROOT / "docs").rglob("*.svg"):
+        assert path.stat().st_size < 150_000, path
+        assert f"{path.parent.name}/{path.name}" in text, path
 
 
 def test_every_room_has_its_place_on_the_plan() -> None:

@@ -114,7 +114,7 @@ def test_the_page_says_verdict_claim_cost_and_what_masks_do_not_save(whole: Path
         assert words in text, words
 
 
-def test_figures_are_written_as_svg_png_and_pdf(whole: Path) -> None:
+def test_figures_are_written_as_svg_png_pdf_and_csv(whole: Path) -> None:
     names = {path.name for path in (whole / "figures").iterdir()}
     figures = (
         "accuracy_vs_density",
@@ -122,9 +122,10 @@ def test_figures_are_written_as_svg_png_and_pdf(whole: Path) -> None:
         "validation_accuracy",
         "validation_loss",
         "density_by_layer",
+        "effective_vs_density",
         "seconds_vs_density",
     )
-    assert {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png", "pdf")} < names
+    assert {f"{figure}.{kind}" for figure in figures for kind in ("svg", "png", "pdf", "csv")} < names
     assert (whole / "figures" / "accuracy_vs_density.png").read_bytes().startswith(b"\x89PNG")
     assert (whole / "figures" / "accuracy_vs_density.pdf").read_bytes().startswith(b"%PDF")
     text = (whole / "report.html").read_text()
@@ -170,7 +171,7 @@ def test_cautions_stand_on_every_figure(tmp_path: Path) -> None:
     make_run(tmp_path, trials=2, rounds=2, canonical=False, test_images=360, curves=True)
     ltl.report.write([tmp_path])
     drawn = sorted((tmp_path / "figures").glob("*.svg"))
-    assert len(drawn) == 6
+    assert len(drawn) == 7
     for path in drawn:
         assert "not the canonical files" in path.read_text(), path
         assert "no verdict: a test set of 360 images is too small" in path.read_text(), path

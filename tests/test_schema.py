@@ -40,6 +40,7 @@ REFUSED: dict[str, list[Any]] = {
     "tags": WORDS,
     "rewinding_note": ["", 3, ["a"]],
     "report.margin": FRACTION,
+    "report.bars": CHOICE,
     **dict.fromkeys(["recipe.rates.conv", "recipe.rates.linear", "recipe.rates.output"], RATIO),
     "recipe.milestones": LENGTHS,
     "recipe.augment": SWITCH,

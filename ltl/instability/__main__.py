@@ -20,6 +20,18 @@ _COLUMNS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare all trained networks below the folders that `arguments` name; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.points < 3:
+            raise LtlError(f"--points {options.points} is not possible: a line needs 3 places or more.")
+        _run(options.folders, options.out or options.folders[0], options.points, recompute=options.recompute)
+    except (LtlError, OSError) as error:
+        print(f"ltl-instability: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ltl-instability",
         description="Interpolates between trained networks that began from the same weights and mask in other data "
@@ -31,15 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--recompute", action="store_true", help="BatchNorm's statistics anew from the training set, not interpolated"
     )
-    options = parser.parse_args(arguments)
-    try:
-        if options.points < 3:
-            raise LtlError(f"--points {options.points} is not possible: a line needs 3 places or more.")
-        _run(options.folders, options.out or options.folders[0], options.points, recompute=options.recompute)
-    except (LtlError, OSError) as error:
-        print(f"ltl-instability: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return parser
 
 
 def _run(folders: Sequence[Path], out: Path, points: int, *, recompute: bool) -> None:

@@ -12,18 +12,23 @@ __all__ = ["line", "show", "write"]
 
 
 def write(
-    folders: "Sequence[Path]", *, out: "Path | None" = None, compare: bool = False, pdf: bool = False
+    folders: "Sequence[Path]",
+    *,
+    out: "Path | None" = None,
+    compare: bool = False,
+    pdf: bool = False,
+    width: str = "page",
 ) -> "Report":
     """Write figures, tables and report.html on run folders (or folders and globs of them) and return what was found.
 
     They go to the run folder, for several runs to the folder that holds them all, or to `out`. With `compare` there are
     two paths, and their tickets are set against each other, trial by trial. `pdf` writes the figures as PDF as well, a
-    third of a second each. LtlError if there is nothing to report.
+    third of a second each; `width` is one of `ltl.report.widths.WIDTHS`. LtlError if there is nothing to report.
     """
     # Imported when called: whoever asks for --help waits for neither scipy nor matplotlib.
     from ltl.report.report import write as write_report
 
-    return write_report(folders, out=out, compare=compare, pdf=pdf)
+    return write_report(folders, out=out, compare=compare, pdf=pdf, width=width)
 
 
 def show(report: "Report", *, brief: bool = False) -> None:

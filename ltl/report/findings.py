@@ -100,8 +100,9 @@ def _matching_sentence(study: Study, judged: Sequence[Matching]) -> str:
             f"slower. {_cost(study, ends.matching)}"
         )
     if ends.in_accuracy is not None and ends.in_accuracy != ends.matching:
+        they = "they" if sentences else "tickets"
         sentences.append(
-            f"In accuracy alone they match down to {percent(ends.in_accuracy.density)}% "
+            f"In accuracy alone {they} match down to {percent(ends.in_accuracy.density)}% "
             f"(round {ends.in_accuracy.round}), with the speed not judged. {_cost(study, ends.in_accuracy)}"
         )
     end = ends.in_accuracy or ends.matching

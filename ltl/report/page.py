@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from ltl.report.axes import Drawing
+from ltl.report.canvas import Drawing
 from ltl.report.differences import Differences
 from ltl.report.findings import costs
 from ltl.report.load import Run

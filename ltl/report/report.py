@@ -17,6 +17,7 @@ from ltl.report.load import Run, find_runs, load
 from ltl.report.quantities import NAMES
 from ltl.report.study import Study, studies
 from ltl.report.tables import Table, claims_table, rounds_table, summary_csv
+from ltl.report.widths import WIDTHS
 from ltl.results import write_atomic
 
 # Columns that a terminal has no room for.
@@ -47,7 +48,9 @@ class Report:
     unfinished: Sequence[str]
 
 
-def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = False, pdf: bool = False) -> Report:
+def write(
+    folders: Sequence[Path], *, out: Path | None = None, compare: bool = False, pdf: bool = False, width: str = "page"
+) -> Report:
     """Write figures, tables and report.html; see `ltl.report.write`."""
     loaded = {folder: load(folder) for folder in find_runs(folders)}
     runs = list(loaded.values())
@@ -61,11 +64,11 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
     between = _between(folders, loaded) if compare else None
 
     # matplotlib takes half a second to import: not before there is something to draw.
-    from ltl.report.axes import save_pdf
+    from ltl.report.canvas import Sheet
     from ltl.report.gallery import draw
     from ltl.report.page import page
 
-    gallery = draw(found, target / "figures")
+    gallery = draw(found, Sheet(target / "figures", WIDTHS[width], pdf))
     tables = {
         target / "figures" / "summary.csv": summary_csv(found),
         target / "figures" / "rounds.md": "\n".join(_markdown(section) for section in sections),
@@ -80,9 +83,7 @@ def write(folders: Sequence[Path], *, out: Path | None = None, compare: bool = F
         write_atomic(path, text.encode())
     path = target / "report.html"
     write_atomic(path, page(sections, gallery, runs, problems, overview, between).encode())
-    drawings = [drawing for found in gallery.values() for drawing in found]
-    drawn = [file for drawing in drawings for file in drawing.paths]
-    drawn += [save_pdf(drawing) for drawing in drawings] if pdf else []
+    drawn = [file for drawings in gallery.values() for drawing in drawings for file in drawing.paths]
     return Report(path, [*drawn, *tables], sections, overview, between, problems)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
@@ -10,6 +10,8 @@ from ltl.errors import LtlError
 from ltl.report.load import LayerRow, MetricRow, RoundRow, Run
 from ltl.report.verdict import too_small
 from ltl.report.words import dataset_name, method_name, model_name
+
+Bars = Literal["interval", "range"]
 
 # What may differ between runs of one study; a key covers everything below it.
 _INCIDENTAL = (
@@ -28,6 +30,7 @@ _INCIDENTAL = (
     "plan",
     "ends",
     "tags",
+    "report.bars",
     "claim",
     "dataset.root",
     "dataset.verify",
@@ -57,6 +60,11 @@ class Study:
         return f"{model_name(self.first)} on {dataset_name(self.first)}, {method_name(self.first)}"
 
     @property
+    def heading(self) -> str:
+        """The title, and what sets this study apart from others beside it."""
+        return f"{self.title} · {self.label}" if self.label else self.title
+
+    @property
     def trials(self) -> int:
         """Number of units of replication: different θ₀."""
         return len({row.unit for row in self.rows})
@@ -68,6 +76,15 @@ class Study:
         if not isinstance(margin, int | float):
             raise LtlError(f"report.margin is {margin} in {self.first.folder}/.hydra/config.yaml: give a fraction.")
         return float(margin)
+
+    @property
+    def bars(self) -> Bars:
+        """`report.bars`, what the figures' bars are; a run older than the key has intervals."""
+        bars = self.first.setting("report.bars") or "interval"
+        if bars not in ("interval", "range"):
+            where = f"{self.first.folder}/.hydra/config.yaml"
+            raise LtlError(f"report.bars is {bars} in {where}: give interval or range.")
+        return "range" if bars == "range" else "interval"
 
     @property
     def canonical(self) -> bool:

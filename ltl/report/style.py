@@ -27,7 +27,7 @@ th, td { padding: .35rem .7rem; text-align: right; vertical-align: top; border-b
 td { white-space: nowrap; }
 td.text, th.text { text-align: left; white-space: normal; min-width: 9rem; }
 thead th { background: var(--tint); vertical-align: bottom; line-height: 1.25; }
-tbody tr:last-child td { border-bottom: 0; }
+tbody tr:last-child > * { border-bottom: 0; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: #fff; border-right: 1px solid var(--line); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.25rem; font-size: .9rem; }
 dt { color: var(--soft); }
@@ -37,7 +37,8 @@ summary { cursor: pointer; color: var(--blue); padding: .3rem 0; }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 3rem; }
   h1 { font-size: 1.4rem; }
-  figure { padding: .35rem; }
+  figure { margin: 0 -.75rem; padding: .5rem 0; border-width: 1px 0; border-radius: 0; }
+  figcaption { padding: 0 .75rem; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; }
 }

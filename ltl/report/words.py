@@ -129,6 +129,11 @@ def arm_words(arm: str, run: Run) -> str:
     return ticket_words(run) if arm == "ticket" else _ARMS.get(arm, arm)
 
 
+def mean_of(trials: int) -> str:
+    """Return what is averaged, as subtitles print it."""
+    return "n = 1 trial" if trials == 1 else f"mean of n = {trials} trials"
+
+
 def percent(fraction: float) -> str:
     """Return a density in percent with as many digits as tell rounds apart: 100, 80.0, 51.2, 3.58, 0.74."""
     number = 100 * fraction
