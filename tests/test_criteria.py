@@ -95,7 +95,7 @@ def test_one_common_percentile_of_two_magnitudes(name: str, sign: int) -> None:
     for seed in range(4):
         known = trained(seed)
         for layer, mask in known.masks.items():
-            known.weights[layer][~mask] = known.theta_0[layer][~mask] = 100.0 * (-1) ** seed
+            known.theta_0[layer][~mask], known.weights[layer][~mask] = 100.0, 0.0
         scores = criterion(known)
         sizes = set()
         for layer, mask in known.masks.items():
