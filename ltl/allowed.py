@@ -1,6 +1,6 @@
 """What a value may be: tests of one value, each with the words that an error says it in."""
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,9 @@ def number(test: Callable[[float], bool], words: str) -> Allowed:
     return Allowed(lambda value: is_number(value) and test(value), words)
 
 
-def whole(least: int, of: str = "") -> Allowed:
-    return Allowed(lambda value: is_whole(value) and least <= value < 2**62, f"a whole number ≥ {least}{of}")
+def whole(least: int, of: str = "", *, most: int | None = None) -> Allowed:
+    words = f"a whole number ≥ {least}{of}" if most is None else f"a whole number from {least} to {most}{of}"
+    return Allowed(lambda value: is_whole(value) and least <= value and (most is None or value <= most), words)
 
 
 def choice(*choices: Any) -> Allowed:
@@ -43,11 +44,11 @@ def or_null(allowed: Allowed, meaning: str) -> Allowed:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
 
 
 def is_text(value: Any) -> bool:

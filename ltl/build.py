@@ -34,6 +34,18 @@ _PRUNER = {
     "filler": ("evidence", "masks"),
 }
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers
+_LONGEST = 10**9  # steps of a round
+# What a training does not depend on, or a resume may add to; the rest must be that of its checkpoint.
+_MAY_DIFFER = (
+    *schema.MAY_CHANGE,
+    "control",
+    "draws",
+    "pruner.rounds",
+    "resume",
+    "claim",
+    "rewinding_note",
+    "dataset.root",
+)
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "safetensors")
 
 
@@ -57,8 +69,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         return lengths.parse(text, key).steps(examples=examples, batch=cfg.batch)
 
     length, rewind_step = steps(cfg.length), steps(cfg.pruner.rewind_to, "pruner.rewind_to")
-    if length < 1:
-        raise LtlError(f"length={cfg.length} trains nothing: a round needs at least 1it.")
+    if not 1 <= length <= _LONGEST:
+        raise LtlError(f"length={cfg.length} is {length} steps of {cfg.batch} examples: a round has 1 to {_LONGEST}.")
     if rewind_step >= length:
         raise schema.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
     lr_schedule = _instantiate(cfg.lr_schedule, "lr_schedule", "length", "steps")
@@ -85,10 +97,14 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         loggers=[_logger(name, logger, folder) for name, logger in cfg.logger.items()],
         hardware_number=hardware_number,
         provenance=_provenance(cfg),
+        settings=_settings(cfg),
         tickets=find(cfg.ticket) if cfg.ticket else [],
         ends=cfg.ends,
     )
-    built.check()
+    try:
+        built.check()
+    except RuntimeError as error:  # PyTorch's: a size that overflows, or memory that is not there
+        raise LtlError(f"model={cfg.model.name} cannot be built: {str(error).splitlines()[0]}") from error
     return built
 
 
@@ -204,6 +220,11 @@ def _provenance(cfg: DictConfig) -> dict[str, str]:
         "revision": revision(),
         "versions": json.dumps(versions(), sort_keys=True),
     }
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    apart = set(_MAY_DIFFER)
+    return {key: value for key, value in schema.leaves(plain(cfg)) if apart.isdisjoint({key, key.partition(".")[0]})}
 
 
 def used_hardware(cfg: DictConfig) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Hardware:
     stop_after: float  # seconds
 
 
+_NUMBERS = ("trial", "round", "rewind_step", "search_steps")  # of a ticket's metadata
 Key = tuple[int, str, int, int]  # a row: trial, arm, draw, round
 
 
@@ -145,18 +146,35 @@ class Experiment:
     loggers: Sequence[Logger]
     hardware_number: int  # 0, and one more each time that a resume changed the hardware
     provenance: Mapping[str, str]  # of the tickets
+    settings: Mapping[str, Any]  # that a checkpoint must share: all that decides a training, by key
     tickets: Sequence[Path]  # given: they are trained, and nothing is searched
     ends: bool  # keep the weights that every training ends with
 
     def check(self) -> None:
         """Build the network without allocating it and prune once; LtlError for what does not fit together."""
-        for path in self.tickets:
-            self._fitting(path)
+        self._check_tickets()
         network = self._skeleton()
         shapes = {name: network.get_parameter(name).shape for name in prunable(network)}
         for event in [] if self.tickets else self._events()[:1]:
             scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
             self.pruner.allocation(scores, dense(scores), event.target)
+
+    def _check_tickets(self) -> None:
+        seen: dict[tuple[int, int], Path] = {}
+        for path in self.tickets:
+            ticket = self._fitting(path)
+            if odd := [name for name in _NUMBERS if not ticket.metadata.get(name, "").isdecimal()]:
+                raise LtlError(f"ticket={path} cannot be trained: its metadata has no whole number {odd[0]!r}.")
+            step, key = _number(ticket, "rewind_step"), (_number(ticket, "trial"), _number(ticket, "round"))
+            if step >= self.length:
+                raise LtlError(
+                    f"ticket={path} was rewound to step {step}, at or past the end of a round (length={self.length}it)."
+                )
+            if key in seen:
+                raise LtlError(
+                    f"ticket={path} and {seen[key]} are both of trial {key[0]}, round {key[1]}: train them in two runs."
+                )
+            seen[key] = path
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of parameters and of prunable weights."""

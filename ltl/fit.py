@@ -29,7 +29,6 @@ from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
 from ltl.training.start import Start, cloned
 from ltl.training.tables import Table
-from ltl.training.timeline import Timeline
 
 
 def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
@@ -127,7 +126,7 @@ def _fit(
     path = experiment.folder / "checkpoints" / f"{job.name}.ckpt"
     shown = ShowProgress(display=display, record=record, rounds=last_round)
     checkpoint = IntervalCheckpoint(path=path, every=experiment.hardware.checkpoint_every, deadline=deadline)
-    trainer = _trainer(experiment, job.timeline, [cycle, record, shown, checkpoint])
+    trainer = _trainer(experiment, job, [cycle, record, shown, checkpoint])
     with suppress(Diverged):
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
     if isinstance(cycle, Retrain) and rank() == 0:
@@ -157,7 +156,7 @@ def _streams(experiment: Experiment, trial: int) -> Streams:
     return Streams(order, experiment.seeds.of("augmentation", trial))
 
 
-def _trainer(experiment: Experiment, timeline: Timeline, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(experiment: Experiment, job: Job, callbacks: list[pl.Callback]) -> pl.Trainer:
     hardware = experiment.hardware
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -165,10 +164,10 @@ def _trainer(experiment: Experiment, timeline: Timeline, callbacks: list[pl.Call
         strategy=hardware.strategy,
         precision=hardware.precision,
         deterministic=hardware.deterministic,
-        max_epochs=timeline.epochs(),
+        max_epochs=job.timeline.epochs(),
         callbacks=callbacks,
         logger=list(experiment.loggers) or False,
-        plugins=[CheckedCheckpointIO()],
+        plugins=[CheckedCheckpointIO(settings={**experiment.settings, "job": job.name})],
         default_root_dir=experiment.folder,
         num_sanity_val_steps=0,
         limit_val_batches=0,

@@ -1,5 +1,6 @@
 """Runs one job in its folder: holds the lock, keeps the status, trains, and closes with the report."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from rich.console import Console
 from ltl import build, fit, report
 from ltl.callbacks.progress import RunProgress
 from ltl.dashboard.wandb_run import WandbRun
-from ltl.errors import Diverged, Stopped
+from ltl.errors import Diverged, LtlError, Stopped
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 
@@ -26,7 +27,8 @@ def launch(cfg: DictConfig, folder: Path, *, brief: bool = False) -> None:
             print(f"ltl: {stop}; `python -m ltl.run resume={folder}` goes on.")
         return
     except Diverged:
-        _close(folder, brief)
+        with suppress(LtlError):  # there may be no finished round to report
+            _close(folder, brief)
         raise
     _close(folder, brief)
 

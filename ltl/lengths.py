@@ -6,8 +6,8 @@ from typing import Literal
 
 from ltl.errors import LtlError
 
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(it|ep)")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|min|h)")
+_PATTERN = re.compile(r"(\d{1,12}(?:\.\d+)?)(it|ep)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d+)?)(s|min|h)")
 
 
 @dataclass(frozen=True)

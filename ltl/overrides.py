@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +22,7 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     A sweep must compose with each of its options; its values are checked job by job. What Hydra alone can answer (other
     folders of configurations, --info …) is left to it.
     """
+    _check_flags(arguments)
     flags = {argument for argument in arguments if argument.startswith("-")}
     overrides = [argument for argument in arguments if is_override(argument) or not flags]
     if flags & _SWEEP and flags & _SHOW:
@@ -33,6 +34,19 @@ def check(arguments: Sequence[str], conf: Path) -> None:
             composed(one, conf)
     elif flags <= _SHOW:
         (composed if flags else checked)(overrides, conf)
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse in one line what Hydra's parser would, and the flag that unpickles."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise LtlError(f"{message}: values are set without dashes, as in seed=3; see --help.")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    if parser.parse_args(list(arguments)).experimental_rerun is not None:
+        raise LtlError("--experimental-rerun would unpickle a file, which can run code: give the overrides instead.")
 
 
 def is_override(argument: str) -> bool:
@@ -50,13 +64,14 @@ def composed(overrides: Sequence[str], conf: Path, *, with_hydra: bool = False) 
     from hydra import compose
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         with _hydra(conf):
             return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
     except MissingConfigException as error:
         raise LtlError(_no_option(error.missing_cfg_file or "", overrides, conf)) from None
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise LtlError(_one_line(error, overrides, conf)) from None
 
 

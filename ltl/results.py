@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeGuard
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ltl.errors import LtlError
 
@@ -25,6 +27,7 @@ METRIC_COLUMNS = (
     "trial arm draw round step total_step train_loss val_accuracy val_loss test_accuracy test_loss lr"
 ).split()
 TIME_COLUMNS = ("seconds", "eval_seconds")
+STATES = ("running", "done", "failed", "interrupted")
 
 Row = dict[str, Any]
 
@@ -44,8 +47,10 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk does not say which file it was
+            error.filename = str(path)
         raise
 
 
@@ -59,11 +64,73 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header; no file is an empty table."""
+    """Read a CSV with a header, as `read_rows` does."""
+    return list(read_rows(path))
+
+
+def read_rows(
+    path: Path, columns: Sequence[str] = (), *, whole: Sequence[str] = (), grows: bool = False
+) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV with a header; no file is an empty table.
+
+    Of a table that `grows` by lines, the last one counts when its end is there. LtlError names the first line that is
+    no row: by too few or too many cells, by columns other than `columns` if they are given, or by a cell in one of the
+    columns `whole` that is no whole number.
+    """
     if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return
+    with path.open("rb") as file:
+        reader = csv.DictReader(_lines(file, path, grows))
+        try:
+            for row in reader:
+                if reason := _odd(row, columns, whole):
+                    raise damaged(path, reader.line_num, reason)
+                yield row
+        except csv.Error as error:
+            raise damaged(path, reader.line_num, error) from None
+
+
+def _lines(file: BinaryIO, path: Path, grows: bool) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        if grows and not line.endswith(b"\n"):
+            return
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            raise damaged(path, number, error.reason) from None
+
+
+def _odd(row: Mapping[str, str], columns: Sequence[str], whole: Sequence[str]) -> str | None:
+    """Return why `row` is none of its table, if so."""
+    if None in row or None in row.values():  # as csv marks cells beyond the last column, and columns without a cell
+        return "too many cells" if None in row else "too few cells"
+    if columns and (other := sorted(set(row) - set(columns))):
+        return f"there is no column {other[0]}"
+    return next((f"{name} is {row.get(name)}" for name in whole if not row.get(name, "").isdecimal()), None)
+
+
+def damaged(path: Path, line: int, reason: Exception | str) -> LtlError:
+    """Return the error for a table whose `line` is no row."""
+    return LtlError(f"{path} line {line} is not a row of it ({reason}): altered or cut off.")
+
+
+def read_yaml(path: Path) -> DictConfig | ListConfig:
+    """Read a file that Hydra wrote; no tag in it runs anything. LtlError if it is not there or cannot be read."""
+    try:
+        return OmegaConf.load(path)
+    except Exception as error:  # PyYAML raises several unrelated types
+        raise LtlError(f"{path} is not readable as YAML: {str(error).splitlines()[0].rstrip('.')}.") from None
+
+
+def read_config(folder: Path) -> DictConfig:
+    """Read the configuration of a run folder; LtlError if it is not there or cannot be read."""
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise LtlError(f"{folder} is not a whole run folder: it has no .hydra/config.yaml.")
+    config = read_yaml(path)
+    if not isinstance(config, DictConfig):
+        raise LtlError(f"{path} is not the configuration of a run: it holds no keys.")
+    return config
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -78,13 +145,22 @@ def read_status(folder: Path) -> dict[str, Any]:
         status = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise LtlError(f"{folder} is not a run folder: it has no status.json.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         status = None
-    if not isinstance(status, dict):
+    if not _is_status(status):
         raise LtlError(f"{path} is not valid JSON of a run's status: the file was altered or cut off.")
-    if status.get("state") == "running" and not is_locked(folder):
+    if status["state"] == "running" and not is_locked(folder):
         status["state"] = "interrupted"
     return status
+
+
+def _is_status(status: Any) -> TypeGuard[dict[str, Any]]:
+    return (
+        isinstance(status, dict)
+        and status.get("state") in STATES
+        and isinstance(status.get("dataset", {}), dict)
+        and isinstance(status.get("hardware", []), list)
+    )
 
 
 @contextmanager

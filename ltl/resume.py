@@ -1,18 +1,18 @@
 """The configuration of a run that goes on: that of its folder, with what a resume may change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ltl import schema
 from ltl.errors import LtlError
 from ltl.overrides import composed
-from ltl.results import in_use, is_locked, rank, read_status
+from ltl.results import in_use, is_locked, rank, read_config, read_status, read_yaml
 from ltl.shorthand import searchpath
 
-_MAY_CHANGE = ("logger", "hardware", "report", "tags")
 _STAY = ("hardware.stack", "hardware.stack_size")  # which networks share a checkpoint
 
 
@@ -27,29 +27,27 @@ def check(folder: Path) -> None:
     read_status(folder)
     if rank() == 0 and is_locked(folder):
         raise in_use(folder)
-    if not (folder / ".hydra" / "config.yaml").is_file():
-        raise LtlError(f"resume={folder} cannot go on: it has no .hydra/config.yaml.")
 
 
 def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictConfig:
     """Return the configuration of `folder` with the overrides that a resume may make.
 
     pruner.rounds and the controls may grow; logger, hardware, report and tags may change; any other override must say
-    what the run already has. LtlError names the key otherwise.
+    what the run already has. LtlError names the key otherwise, and the file if it is the folder's own that is damaged.
     """
-    stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    assert isinstance(stored, DictConfig)
-    before = [str(one) for one in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    paths = searchpath(arguments, folder)
-    old_cfg, new_cfg = (composed([*paths, *before, *more], conf) for more in ([], changes(arguments)))
+    before = [*searchpath(arguments, folder), *_overrides(folder)]
+    with _naming(folder / ".hydra" / "overrides.yaml"):
+        old_cfg = composed(before, conf)
+    new_cfg = composed([*before, *changes(arguments)], conf)
     schema.check(new_cfg)
+    stored = _stored(folder, old_cfg)
     old, wanted, kept = (dict(schema.leaves(OmegaConf.to_container(cfg))) for cfg in (old_cfg, new_cfg, stored))
     for key in sorted({*old, *wanted}):
         if old.get(key) == wanted.get(key) or _is_control(key):
             continue
         if key == "pruner.rounds" and wanted[key] >= kept[key]:
             stored.pruner.rounds = wanted[key]
-        elif (key in _STAY or key.split(".")[0] not in _MAY_CHANGE) and wanted.get(key) != kept.get(key):
+        elif (key in _STAY or key.split(".")[0] not in schema.MAY_CHANGE) and wanted.get(key) != kept.get(key):
             raise LtlError(
                 f"{key}={wanted.get(key)} differs from the run in {folder}, which has {kept.get(key)}: a resume may "
                 "change pruner.rounds and controls (to more), logger and hardware only; start a new run for anything "
@@ -57,17 +55,49 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
             )
     if any(old.get(key) != wanted.get(key) for key in {*old, *wanted} if _is_control(key)):
         _add_controls(stored, new_cfg, folder)
-    for section in _MAY_CHANGE:
+    for section in schema.MAY_CHANGE:
         if new_cfg[section] != old_cfg[section]:
             stored[section] = new_cfg[section]
-    for section in ("hardware", "report"):  # settings younger than the run
-        stored[section] = OmegaConf.merge(new_cfg[section], stored[section])
-    for key in set(new_cfg) - set(stored):
-        stored[key] = new_cfg[key]
     for key in _STAY:
         OmegaConf.update(stored, key, kept[key])
     schema.check(stored)
     return stored
+
+
+def _overrides(folder: Path) -> list[str]:
+    """Return the command line that `folder` was made by."""
+    path = folder / ".hydra" / "overrides.yaml"
+    overrides = read_yaml(path)
+    if not isinstance(overrides, ListConfig):
+        raise LtlError(f"{path} is not a list of overrides: it was altered or cut off.")
+    return [str(one) for one in overrides]
+
+
+def _stored(folder: Path, whole: DictConfig) -> DictConfig:
+    """Return the configuration kept in `folder`, with what is younger than the run taken from `whole`."""
+    stored = read_config(folder)
+    _fill(stored, whole)
+    for section in ("hardware", "report"):
+        _fill(stored[section], whole[section])
+    with _naming(folder / ".hydra" / "config.yaml"):
+        schema.check(stored)
+    return stored
+
+
+def _fill(section: Any, whole: DictConfig) -> None:
+    """Give a section, if it is one, the keys of `whole` that it lacks."""
+    if isinstance(section, DictConfig):
+        for key in set(whole) - set(section):
+            section[key] = whole[key]
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put before an error the file that it comes from."""
+    try:
+        yield
+    except LtlError as error:
+        raise LtlError(f"{path}: {error}") from None
 
 
 def changes(arguments: Sequence[str]) -> list[str]:

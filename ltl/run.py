@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -51,33 +53,43 @@ def run(cfg: DictConfig, folder: Path, *, brief: bool = False) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", cfg.hardware.wait_policy)  # read once, when PyTorch is imported
     from ltl.launch import launch
 
-    launch(cfg, folder, brief=brief)
+    try:
+        launch(cfg, folder, brief=brief)
+    except OSError as error:
+        raise LtlError(
+            f"the run in {folder} stopped: {_reason(error)}. What it has finished is kept; when that is mended, "
+            f"`python -m ltl.run resume={folder}` goes on."
+        ) from error
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: help, a run folder or a sweep to resume, or a new job or sweep."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except (LtlError, OSError, HydraException) as error:
+        reason = _reason(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        sys.exit(f"ltl: {reason}")
+
+
+def _run(arguments: list[str]) -> None:
     if not {"-h", "--help"}.isdisjoint(arguments):
         print(usage.text(CONF))
         return
     folder = resume.folder_of(arguments)
-    try:
-        arguments = shorthand.spelled_out(arguments, CONF)
-        arguments.sort(key=overrides.is_override)  # flags first: Hydra wants the overrides in one piece
-        sys.argv[1:] = arguments
-        if "plan=true" in map(str.lower, arguments):
-            _plan(arguments)
-            return
-        if folder is not None and not sweeps.is_sweep(folder):
-            resume.check(folder)
-            run(resume.configuration(folder, arguments, CONF), folder)
-            return
-        if folder is None:
-            overrides.check(arguments, CONF)
-        else:
-            sweeps.check(folder)
-    except LtlError as error:
-        sys.exit(f"ltl: {error}")
+    arguments = shorthand.spelled_out(arguments, CONF)
+    arguments.sort(key=overrides.is_override)  # flags first: Hydra wants the overrides in one piece
+    sys.argv[1:] = arguments
+    if "plan=true" in map(str.lower, arguments):
+        _plan(arguments)
+        return
+    if folder is not None and not sweeps.is_sweep(folder):
+        resume.check(folder)
+        run(resume.configuration(folder, arguments, CONF), folder)
+        return
+    if folder is None:
+        overrides.check(arguments, CONF)
+    else:
+        sweeps.check(folder)
     failures: list[str] = []
     errors: dict[str, str] = {}
     Sweep.folder = folder
@@ -85,13 +97,29 @@ def cli(arguments: Sequence[str] | None = None) -> None:
         if folder is not None:
             sweeps.go_on(folder, arguments, CONF, partial(run, brief=True), errors)
         else:
-            main()
+            _begin()
     finally:
-        if Sweep.folder is not None:
+        if Sweep.folder is not None and Sweep.folder.is_dir():
             failures = sweeps.close(Sweep.folder, errors)
         print("".join(f"ltl: {line}\n" for line in failures), end="", file=sys.stderr)
     if failures:
         sys.exit(1)
+
+
+def _begin() -> None:
+    """Have Hydra make the folder of a job, or of a sweep, and run in it; LtlError if it cannot be written."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what is raised in it, in many lines
+    try:
+        main()
+    except OSError as error:
+        raise LtlError(
+            f"hydra.run.dir, or hydra.sweep.dir for a sweep, cannot be written: {_reason(error)}; choose another "
+            "folder, or mend that."
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
 
 
 def _plan(arguments: Sequence[str]) -> None:
@@ -114,7 +142,9 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the folder, in which this moment's time is written."""
-        Sweep.folder = sweeps.begin(config)
+        Sweep.folder = Path(config.hydra.sweep.dir)
+        with suppress(OSError):  # Hydra, which meets the same next, would make a warning of it here
+            sweeps.begin(config)
 
 
 def _discard(folder: Path, given: Path) -> None:

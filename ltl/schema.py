@@ -1,7 +1,6 @@
 """The typed schema of a run: every value is checked before training starts, and before PyTorch is imported."""
 
 import difflib
-import textwrap
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,18 +30,19 @@ _ROUND = Allowed(lambda value: is_length(value) and float(value[:-2]) > 0, "a le
 _LENGTHS = list_of(is_length, "lengths such as [500it, 2ep]")
 _SWITCH, _TEXT, _TEXTS = choice(True, False), Allowed(is_text, "text"), list_of(is_text, "text")
 _STREAM = or_null(whole(0), "to follow seed")
-_MULTIPLE = number(lambda value: value >= 0, "a multiple ≥ 0 of pruner.rate")
+_MULTIPLE = number(lambda value: 0 <= value <= 1000, "a multiple from 0 to 1000 of pruner.rate")
 _POSITIVE = number(lambda value: value > 0, "a number above 0")
 _FRACTION = number(lambda value: 0 <= value <= 1, "a fraction between 0 and 1")
 _PART = Allowed(lambda value: isinstance(value, dict), "a part of its own, such as {_target_: …, _partial_: true}")
+_MANY = 10_000  # each is planned before the first is trained
 _NOT_NEGATIVE = number(lambda value: value >= 0, "a number ≥ 0")
 
 _SCHEMA: dict[str, Allowed] = {
     "seed": whole(0),
     **{f"seeds.{stream}": _STREAM for stream in ("init", "order", "augmentation", "mask")},
     "seeds.order_by_round": choice("same", "fresh"),
-    "trials": whole(1),
-    "draws": whole(1),
+    "trials": whole(1, most=_MANY),
+    "draws": whole(1, most=_MANY),
     "length": _ROUND,
     "eval_every": _ROUND,
     "batch": whole(1, " of examples"),
@@ -62,7 +62,7 @@ _SCHEMA: dict[str, Allowed] = {
     "recipe.augment": _SWITCH,
     "recipe.rewind_to": _LENGTH,
     "pruner.name": _TEXT,
-    "pruner.rounds": whole(0, " of prunings"),
+    "pruner.rounds": whole(0, " of prunings", most=_MANY),
     "pruner.rate": number(
         lambda value: 0 < value < 1,
         "the fraction of the remaining weights that a pruning removes, between 0 and 1; 0.2 keeps 80% each round",
@@ -82,7 +82,7 @@ _SCHEMA: dict[str, Allowed] = {
     "hardware.accelerator": choice("cpu", "gpu"),
     "hardware.devices": whole(1, " of processes"),
     "hardware.strategy": choice("auto", "ddp"),
-    "hardware.threads": whole(1, " of threads"),
+    "hardware.threads": whole(1, " of threads", most=1024),
     "hardware.wait_policy": choice("PASSIVE", "ACTIVE"),
     "hardware.precision": choice("32-true", "64-true", "bf16-mixed"),
     "hardware.memory_format": choice("contiguous", "channels_last"),
@@ -103,7 +103,7 @@ _SCHEMA: dict[str, Allowed] = {
         lambda value: value == "all" or (isinstance(value, list) and all(is_whole(one) and one >= 1 for one in value)),
         "all, or a list of rounds such as [3,7,12]",
     ),
-    "control.*.draws": whole(1),
+    "control.*.draws": whole(1, most=_MANY),
     "optimizer.lr": _NOT_NEGATIVE,
     "optimizer.betas": Allowed(
         lambda value: isinstance(value, list) and len(value) == 2 and all(is_number(b) and 0 <= b < 1 for b in value),
@@ -116,16 +116,16 @@ _SCHEMA: dict[str, Allowed] = {
     "optimizer.fused": _SWITCH,
     "lr_schedule.warmup": _LENGTH,
     "lr_schedule.milestones": _LENGTHS,
-    "lr_schedule.factor": _POSITIVE,
+    "lr_schedule.factor": number(lambda value: 0 < value <= 1000, "a number above 0, up to 1000"),
     "initialiser.gain": _POSITIVE,
     "model.name": _TEXT,
     "model.widths": list_of(is_sizes, "numbers of units ≥ 1"),
     "model.width": whole(1, " of channels"),
     "model.blocks": list_of(is_sizes, "numbers ≥ 1, or of lists of them", least=1),
     "model.dropout": number(lambda value: 0 <= value < 1, "a fraction from 0 to below 1 of units to drop"),
-    "pruner.criterion.*examples": whole(1, " of each class"),
-    "pruner.criterion.*temperature": _POSITIVE,
-    "pruner.criterion.*at_once": whole(1, " of examples"),
+    **{f"pruner.criterion.{inner}examples": whole(1, " of each class") for inner in ("", "criterion.")},
+    **{f"pruner.criterion.{inner}temperature": _POSITIVE for inner in ("", "criterion.")},
+    "pruner.criterion.at_once": whole(1, " of examples"),
     "pruner.schedule.prunings": whole(1, " of prunings"),
     "pruner.schedule.begin": _FRACTION,
     "pruner.schedule.end": _FRACTION,
@@ -168,6 +168,7 @@ _SCHEMA: dict[str, Allowed] = {
     "*._target_": _TEXT,
     "*._partial_": _SWITCH,
 }
+MAY_CHANGE = ("logger", "hardware", "report", "tags")  # on a resume
 # Sections that are handed to what their `_target_` names: it decides which other keys there may be, and which must be.
 _PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
 _TARGETS = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", *(f"pruner.{part}" for part in _PARTS))
@@ -236,7 +237,8 @@ def _allowed(key: str) -> Allowed | None:
 
 def _shown(value: Any) -> str:
     """Return `value` as one short line."""
-    return textwrap.shorten("null" if value is None else str(value), 80, placeholder=" …")
+    text = "null" if value is None else " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:78]} …"
 
 
 def _check_sections(plain: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """What a command line stands for: the sweep that an experiment describes, and folders of further configurations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from ltl.errors import LtlError
 from ltl.overrides import composed, first_job, is_override, key_of
+from ltl.results import read_yaml
 
 _FOLDER = ("--config-dir", "-cd")
 _MULTIRUN = {"-m", "--multirun"}
@@ -29,8 +30,8 @@ def searchpath(arguments: Sequence[str], folder: Path | None = None) -> list[str
     kept = next((path for path in _kept_in(folder) if path.is_file()), None) if folder is not None else None
     if given or kept is None:
         return given
-    stored = OmegaConf.select(OmegaConf.load(kept), "hydra.searchpath")
-    return [_quoted(stored)] if stored else []
+    stored = OmegaConf.select(read_yaml(kept), "hydra.searchpath")
+    return [_quoted(map(str, stored))] if isinstance(stored, ListConfig) and stored else []
 
 
 def _kept_in(folder: Path) -> tuple[Path, Path]:
@@ -54,7 +55,7 @@ def _with_folders(arguments: Sequence[str]) -> list[str]:
     return [*rest, _quoted([f"file://{path.resolve()}"])]
 
 
-def _quoted(paths: Sequence[str]) -> str:
+def _quoted(paths: Iterable[str]) -> str:
     return _SEARCHPATH + "[" + ",".join("'" + path.replace("'", "\\'") + "'" for path in paths) + "]"
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltl import report, resume
 from ltl.errors import LtlError
 from ltl.overrides import checked
-from ltl.results import read_status, read_table, write_json, write_table
+from ltl.results import read_rows, read_status, write_json, write_table
 from ltl.shorthand import searchpath
 
 _COLUMNS = ("job", "state", "reason", "overrides")
@@ -32,8 +32,8 @@ class Job:
     reason: str
 
 
-def begin(config: DictConfig) -> Path:
-    """Write the index of the sweep that `config` describes, before its first job starts, and return its folder."""
+def begin(config: DictConfig) -> None:
+    """Write the index of the sweep that `config` describes, before its first job starts."""
     folder = Path(config.hydra.sweep.dir)
     fixed = OmegaConf.select(config, "hydra.sweeper.params") or {}
     arguments = [*(f"{key}={value}" for key, value in fixed.items()), *config.hydra.overrides.task]
@@ -42,7 +42,6 @@ def begin(config: DictConfig) -> Path:
         _write(folder, [Job(name, overrides, "not started", "") for name, overrides in jobs(arguments).items()])
     else:  # the jobs, or their folders, are known when they are there
         _parsed(arguments)
-    return folder
 
 
 def jobs(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -147,12 +146,9 @@ def close(folder: Path, errors: Mapping[str, str]) -> list[str]:
 def _planned(folder: Path) -> dict[str, list[str]]:
     """Return the command line of each job of the index; LtlError if it is none."""
     path = folder / "jobs.csv"
-    rows = read_table(path)
     try:
-        if any(set(row) != set(_COLUMNS) or None in row.values() for row in rows):
-            raise ValueError("cells are missing")
-        return {row["job"]: shlex.split(row["overrides"]) for row in rows}
-    except ValueError:
+        return {row["job"]: shlex.split(row["overrides"]) for row in read_rows(path, _COLUMNS)}
+    except (KeyError, ValueError):
         raise LtlError(
             f"{path} is not the index of a sweep: it was altered or cut off; resume its jobs one by one."
         ) from None

@@ -25,7 +25,7 @@ from ltl.tickets import load
 ROOT = CONF.parent
 HEAVY = ("torch", "pytorch_lightning", "torchmetrics", "wandb", "scipy", "sklearn", "matplotlib", "numpy")
 FAST = ("debug=fast", "control=none")
-ZERO_THREADS = "hardware.threads=0 is not possible: it must be a whole number ≥ 1 of threads."
+ZERO_THREADS = "hardware.threads=0 is not possible: it must be a whole number from 1 to 1024 of threads."
 
 
 def environment(**more: str) -> dict[str, str]:

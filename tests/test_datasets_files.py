@@ -4,9 +4,12 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import pickle
+import random
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from data_files import Arrays, files_below, idx_bytes, load, write_cifar10, writ
 
 from ltl.datasets.archive import MARKER
 from ltl.datasets.dataset import Dataset
+from ltl.datasets.idx import FILES
 from ltl.errors import LtlError
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -127,6 +131,75 @@ def test_damaged_idx_files_give_one_line(
     path.write_bytes(change(path.read_bytes()))
     found = one_line(lambda: load("mnist", root=str(tmp_path), verify=False, validation=50))
     assert message in found and str(tmp_path / "mnist") in found
+
+
+class Bomb:
+    """What runs code when a careless reader unpickles it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("harm",)
+
+
+def test_a_pickle_under_the_name_of_a_data_file_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFAR's Python version is made of pickles: it is not looked at, even where it lies."""
+    monkeypatch.chdir(tmp_path)
+    write_idx(tmp_path)
+    write_cifar10(tmp_path)
+    for path in (*Path("mnist").iterdir(), *Path("cifar10/cifar-10-batches-bin").iterdir()):
+        path.write_bytes(pickle.dumps(Bomb()))
+    assert "not a whole gzip file" in one_line(lambda: load("mnist", root=".", verify=False))
+    assert "is not a positive number of records" in one_line(lambda: load("cifar10", root=".", verify=False))
+    Path("cifar10/cifar-10-batches-bin").rename("cifar10/cifar-10-batches-py")
+    assert "does not exist" in one_line(lambda: load("cifar10", root=".", verify=False, download=False))
+    assert not Path("harm").exists()
+
+
+def flips(path: Path, count: int) -> Iterator[bytes]:
+    """Yield the content of a file with one bit or one byte flipped, `count` times, as its name draws them."""
+    whole, source = path.read_bytes(), random.Random(path.name)
+    for number in range(count):
+        place, flip = source.randrange(len(whole)), 1 << source.randrange(8) if number % 2 else source.randrange(1, 256)
+        yield whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :]
+
+
+@pytest.mark.parametrize("file", [*FILES, "cifar-10-binary.tar.gz", "data_batch_2.bin", "test_batch.bin", MARKER])
+def test_every_flip_in_a_data_file_is_found_by_its_checksum(tmp_path: Path, file: str) -> None:
+    """The published one of idx files and archives, ours of what was extracted from a verified archive."""
+    name = "mnist" if file in FILES else "cifar10"
+    settings: dict[str, Any] = {"root": str(tmp_path), "validation": 50, "download": False}
+    if name == "mnist":
+        write_idx(tmp_path)
+        settings["checksums"] = {path.name: md5(path) for path in (tmp_path / "mnist").iterdir()}
+    else:
+        write_cifar10(tmp_path, train=50, test=10)
+        settings["checksum"] = pack(tmp_path, "cifar10", "cifar-10-batches-bin")[1]
+        settings["validation"] = 5
+    if file.endswith((".bin", MARKER)):
+        load(name, **settings)
+    [path] = tmp_path.rglob(file)
+    whole = path.read_bytes()
+    for content in flips(path, 12):
+        path.write_bytes(content)
+        if file == MARKER and same_marker(content, whole):
+            continue
+        assert str(tmp_path / name) in one_line(lambda: load(name, **settings))
+    path.write_bytes(whole)
+    assert load(name, **settings).canonical
+
+
+def same_marker(content: bytes, whole: bytes) -> bool:
+    """Whether a damaged marker says the same: its sizes and its archive's name are not looked at."""
+
+    def said(text: bytes) -> object:
+        marker = json.loads(text)
+        return marker["checksum"], {file: entry["sha256"] for file, entry in marker["files"].items()}
+
+    try:
+        return said(content) == said(whole)
+    except (ValueError, KeyError):
+        return False
 
 
 def test_validation_is_checked_against_the_files(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every value is checked before training: what is out of its range is one line that names the key."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 from test_config import OPTIONS
 
 from ltl import schema
+from ltl.allowed import Allowed
 from ltl.errors import LtlError
 
-WHOLE = [-1, 1.5, "many", True, None, [1], {"a": 1}]
+WHOLE = [-1, 1.5, 2**62, "many", True, None, [1], {"a": 1}]
 FRACTION = [-0.1, 1.1, "much", True, None, float("nan"), [0.5]]
 RATIO = [-0.1, "much", True, None, float("inf"), float("nan"), [0.5]]
-LENGTH = ["5", 5, "5 it", "5steps", "-5it", "1.5it", "it", None, True, [5]]
+LENGTH = ["5", 5, "5 it", "5steps", "-5it", "1.5it", "it", "infit", f"{10**12}it", f"{10**12}ep", None, True, [5]]
 ROUND = [*LENGTH, "0it", "0ep", "0.0ep"]
 LENGTHS = ["5it", [5], ["5"], [None], None, 5]
 SWITCH = ["maybe", 2, None, [True], "warn"]
@@ -27,8 +29,8 @@ REFUSED: dict[str, list[Any]] = {
     "seed": WHOLE,
     **{f"seeds.{name}": [-1, 1.5, "many", True, [1]] for name in ("init", "order", "augmentation", "mask")},
     "seeds.order_by_round": CHOICE,
-    "trials": [0, *WHOLE],
-    "draws": [0, *WHOLE],
+    "trials": [0, 10_001, *WHOLE],
+    "draws": [0, 10_001, *WHOLE],
     "length": ROUND,
     "eval_every": ROUND,
     "batch": [0, *WHOLE],
@@ -41,7 +43,7 @@ REFUSED: dict[str, list[Any]] = {
     "rewinding_note": ["", 3, ["a"]],
     "report.margin": FRACTION,
     "report.bars": CHOICE,
-    **dict.fromkeys(["recipe.rates.conv", "recipe.rates.linear", "recipe.rates.output"], RATIO),
+    **{f"recipe.rates.{kind}": [1001, *RATIO] for kind in ("conv", "linear", "output")},
     "recipe.milestones": LENGTHS,
     "recipe.augment": SWITCH,
     "recipe.rewind_to": LENGTH,
@@ -63,7 +65,7 @@ REFUSED: dict[str, list[Any]] = {
     "dataset.std": [1.0, [], [0], [-1], ["a"], [float("inf")], None],
     "dataset.padding": WHOLE,
     "pruner.name": WORD,
-    "pruner.rounds": WHOLE,
+    "pruner.rounds": [10_001, *WHOLE],
     "pruner.rate": [0, 1, 3, *FRACTION],
     "pruner.rewind_to": LENGTH,
     "pruner.momentum": CHOICE,
@@ -92,12 +94,12 @@ REFUSED: dict[str, list[Any]] = {
     "pruner.survivors.deviations": RATIO,
     "pruner.survivors.bits": [0, *WHOLE],
     "pruner.criterion.sign": CHOICE,
-    **dict.fromkeys([f"pruner.allocation.{kind}" for kind in ("conv", "linear", "output")], RATIO),
     **dict.fromkeys([f"pruner.allocation.{name}" for name in ("dense_first", "dense_last", "kernel")], SWITCH),
     "pruner.allocation.output_density": FRACTION,
     "pruner.allocation.depth_power": RATIO,
     "pruner.allocation.like.ticket": ["", 3, ["a"]],
     "pruner.allocation.like._target_": WORD,
+    **{f"pruner.allocation.{kind}": [1001, *RATIO] for kind in ("conv", "linear", "output")},
     "pruner.allocation.layers": [[], 3, {"fc1.weight": -1}, {"fc1.weight": "a"}, {"fc1.weight": None}, None],
     "pruner.allocation.exclude": WORDS,
     "pruner.allocation.allow_empty": SWITCH,
@@ -115,12 +117,12 @@ REFUSED: dict[str, list[Any]] = {
     "optimizer.fused": SWITCH,
     "lr_schedule.warmup": LENGTH,
     "lr_schedule.milestones": LENGTHS,
-    "lr_schedule.factor": [0, *RATIO],
+    "lr_schedule.factor": [0, 1001, *RATIO],
     "initialiser.gain": [0, *RATIO],
     "hardware.accelerator": CHOICE,
     "hardware.devices": [0, *WHOLE],
     "hardware.strategy": CHOICE,
-    "hardware.threads": [0, *WHOLE],
+    "hardware.threads": [0, 1025, *WHOLE],
     "hardware.wait_policy": CHOICE,
     "hardware.precision": CHOICE,
     "hardware.memory_format": CHOICE,
@@ -132,13 +134,13 @@ REFUSED: dict[str, list[Any]] = {
     "hardware.sparse_below": FRACTION,
     "hardware.sparse_inputs_below": FRACTION,
     "hardware.graph": SWITCH,
-    "hardware.stop_after": ["9", "min", "-3min", 9, "9 min", [], "1d"],
+    "hardware.stop_after": ["9", "min", "-3min", 9, "9 min", [], "1d", "infh", f"{10**12}s"],
     "hardware.checkpoint_every": RATIO,
     "control.*.mask": CHOICE,
     "control.*.weights": CHOICE,
     "control.*.network": CHOICE,
     "control.*.rounds": [3, "3", "none", [0], [1.5], ["a"], None, {"a": 1}],
-    "control.*.draws": [0, *WHOLE],
+    "control.*.draws": [0, 10_001, *WHOLE],
 }
 FREE = ("claim", "logger.", "control", "logger")  # a published experiment's words; what a logger's own code checks
 
@@ -198,6 +200,49 @@ def test_a_value_out_of_its_range_is_one_line_with_its_key(key: str) -> None:
         assert "\n" not in message
         assert len(message) < 300
         assert message.endswith(".")
+
+
+FORMS: tuple[Callable[[Any], Any], ...] = (  # in which a key may ask for a number
+    lambda value: value,
+    lambda value: [value],
+    lambda value: [value, value],
+    lambda value: {"fc1.weight": value},
+    lambda value: f"{value}it",
+    lambda value: f"{value}min",
+)
+NO_NUMBERS = [float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), "many", True]
+GRID = [-(2**62), -1e9, -2, -1, -0.5, -1e-300, 0, 1e-300, 0.5, 1, 1.5, 2, 1001, 10_001, 1e9, 2**62, 1e300]
+
+
+def forms(allowed: Allowed) -> list[Callable[[Any], Any]]:
+    """The forms in which `allowed` takes a number, and not just any text."""
+    return [form for form in FORMS if any(map(allowed.test, map(form, (1, 0.5)))) and not allowed.test(form("many"))]
+
+
+NUMERIC = {key: forms(allowed) for key, allowed in schema._SCHEMA.items() if forms(allowed)}
+
+
+def test_every_numeric_key_is_found() -> None:
+    """By the schema itself, and among the keys whose refused values are written down above."""
+    assert len(NUMERIC) > 50
+    assert set(NUMERIC) <= set(REFUSED)
+    numbers = {key for key, cfg in LEAVES.items() if type(OmegaConf.select(cfg, key)) in (int, float)}
+    assert {pattern(key) for key in numbers if not key.startswith("claim.")} <= set(NUMERIC)
+
+
+@pytest.mark.parametrize("key", NUMERIC)
+def test_no_number_and_no_number_out_of_its_range_gets_past_its_key(key: str) -> None:
+    """NaN, infinity, text and switches never; below the least and above the greatest, one line with the key."""
+    name, allowed = key.replace("*", "reinit"), schema._SCHEMA[key]
+    for form, value in itertools.product(NUMERIC[key], [*NO_NUMBERS, *GRID]):
+        if value in GRID and allowed.test(form(value)):
+            continue
+        with pytest.raises(LtlError, match=r" is not possible: it must be .*\.$") as error:
+            schema._check_one(name, form(value))
+        assert str(error.value).startswith(f"{name}=")
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 300
+    assert key == "dataset.mean" or not any(allowed.test(form(-1)) for form in NUMERIC[key])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from ltl import tickets
+from ltl import tickets, torch_prune
 from ltl.datasets.idx import FILES
+from ltl.errors import LtlError
 from ltl.masks import density, mask_sha256, prunable
 from ltl.rng import generator
 from ltl.ticket import main
@@ -420,6 +421,26 @@ def test_import_refuses_broken_files_in_one_line(
         fails(capsys, "import", "broken", "ticket")
     assert "No such file" in fails(capsys, "import", "none", "ticket")
     assert "Is a directory" in fails(capsys, "import", ".", "ticket")
+
+
+def test_import_notices_flipped_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.load does not look at the checksums of the archive: a weight of another sign would pass."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(pruned().state_dict(), "whole")
+    content, draws, refused = Path("whole").read_bytes(), generator("mask", 0), 0
+    whole = torch_prune.read(Path("whole"))
+    for place in torch.randint(len(content), (150,), generator=draws).tolist():
+        flip = 1 << int(torch.randint(8, (), generator=draws))
+        Path("flipped").write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+        try:
+            read = torch_prune.read(Path("flipped"))
+        except (LtlError, OSError) as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:  # in padding, or a time
+            assert all(torch.equal(read.state[name], value) for name, value in whole.state.items())
+            assert all(torch.equal(read.masks[name], value) for name, value in whole.masks.items())
+    assert refused > 75
 
 
 @pytest.mark.parametrize(

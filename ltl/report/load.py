@@ -1,6 +1,5 @@
 """Run folders in, typed rows out: what the rest of the report is computed from."""
 
-import csv
 import glob
 import math
 import re
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltl.errors import LtlError
-from ltl.results import read_status
+from ltl.results import damaged, read_config, read_rows, read_status
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,14 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 def load(folder: Path) -> Run:
     """Read one run folder; LtlError if a file of it is missing or cut off."""
     status = read_status(folder)
-    config = _config(folder)
+    config = read_config(folder)
     seed = OmegaConf.select(config, "seed")
     first = seed if isinstance(seed, int) else 0
-    metrics = [_shifted(row, first) for row in _rows(folder / "metrics.csv", MetricRow, "ticket")]
-    return Run(folder, config, status, load_rounds(folder, first), load_layers(folder, first), metrics)
+    rows = load_rounds(folder, first)
+    ended = {(row.trial, row.round) for row in rows}
+    metrics = [_shifted(row, first) for row in _rows(folder / "metrics.csv", MetricRow, "ticket", grows=True)]
+    metrics = [row for row in metrics if (row.trial, row.round) in ended]
+    return Run(folder, config, status, rows, load_layers(folder, first), metrics)
 
 
 def load_rounds(folder: Path, seed: int) -> list[RoundRow]:
@@ -140,39 +142,21 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def _config(folder: Path) -> DictConfig:
-    path = folder / ".hydra" / "config.yaml"
-    if not path.exists():
-        raise LtlError(f"{folder} is not a whole run folder: it has no .hydra/config.yaml.")
-    try:
-        config = OmegaConf.load(path)
-    except Exception as error:  # PyYAML raises several unrelated types
-        raise LtlError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}.") from None
-    if not isinstance(config, DictConfig):
-        raise LtlError(f"{path} is not the config of a run: it holds no keys.")
-    return config
-
-
-def _rows(path: Path, kind: type[TableRow], arm: str | None = None) -> list[TableRow]:
+def _rows(path: Path, kind: type[TableRow], arm: str | None = None, *, grows: bool = False) -> list[TableRow]:
     """Read a table row by row, `arm` alone if given: the curves of all controls may be hundreds of megabytes."""
-    if not path.exists():
-        return []
     columns = [(field.name, str(field.type)) for field in fields(kind) if field.name != "unit"]
     rows = []
-    with path.open(newline="") as file:
-        for number, cells in enumerate(csv.DictReader(file), start=2):
-            if arm is not None and cells.get("arm") not in (arm, None):
-                continue
-            try:
-                rows.append(kind(**{name: _cell(cells[name], type_name) for name, type_name in columns}))
-            except (KeyError, TypeError, ValueError) as error:
-                raise LtlError(f"{path} line {number} is not a row of it ({error}): altered or cut off.") from None
+    for number, cells in enumerate(read_rows(path, grows=grows), start=2):
+        if arm is not None and cells.get("arm") not in (arm, None):
+            continue
+        try:
+            rows.append(kind(**{name: _cell(cells[name], type_name) for name, type_name in columns}))
+        except (KeyError, OverflowError, ValueError) as error:
+            raise damaged(path, number, error) from None
     return rows
 
 
-def _cell(text: str | None, kind: str) -> Any:
-    if text is None:
-        raise ValueError("too few cells")
+def _cell(text: str, kind: str) -> Any:
     optional = "None" in kind
     if text == "" and optional:
         return None
@@ -180,7 +164,7 @@ def _cell(text: str | None, kind: str) -> Any:
         return text
     if "bool" in kind:
         return text not in ("", "0", "False")
-    number = float(text or 0)
+    number = float(text)
     if optional and not math.isfinite(number):
         return None
     return int(number) if "int" in kind else number

@@ -10,7 +10,7 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
-from ltl.results import METRIC_COLUMNS, Row, read_table, write_table
+from ltl.results import METRIC_COLUMNS, Row, read_rows, write_table
 
 _KEY = ("trial", "arm", "draw", "round")
 
@@ -25,7 +25,8 @@ class CsvLogger(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._pending: list[Row] = []
-        self._earlier = {self._key(row) for row in read_table(self.path)}
+        self._earlier = {self._key(row) for row in self._written()}
+        self._whole = False  # a full disk or a kill may have cut the last line
 
     @property
     def name(self) -> str:
@@ -43,8 +44,7 @@ class CsvLogger(Logger):
         row = {name: metrics[name] for name in METRIC_COLUMNS if name in metrics}
         if (key := self._key(row)) in self._earlier:
             self._earlier.remove(key)
-            rows = read_table(self.path)
-            kept = [one for one in rows if self._key(one) != key or int(one["step"]) < int(row["step"])]
+            kept = [one for one in self._written() if self._key(one) != key or int(one["step"]) < int(row["step"])]
             write_table(self.path, METRIC_COLUMNS, kept)
         self._pending.append(row)
 
@@ -57,11 +57,16 @@ class CsvLogger(Logger):
         """Append what was collected."""
         text = io.StringIO()
         csv.DictWriter(text, METRIC_COLUMNS, restval="", lineterminator="\n").writerows(self._pending)
-        if not self.path.exists():
-            write_table(self.path, METRIC_COLUMNS, [])
+        if not self._whole:
+            write_table(self.path, METRIC_COLUMNS, self._written())
+            self._whole = True
         with self.path.open("a") as file:
             file.write(text.getvalue())
         self._pending = []
+
+    def _written(self) -> list[dict[str, str]]:
+        whole = ("trial", "draw", "round", "step")
+        return list(read_rows(self.path, METRIC_COLUMNS, whole=whole, grows=True))
 
     @staticmethod
     def _key(row: Row) -> tuple[str, ...]:

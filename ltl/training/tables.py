@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltl.results import Row, read_table, write_atomic
+from ltl.results import Row, read_rows, write_atomic
 
 _KEY = ("trial", "arm", "draw", "round")
 
@@ -16,8 +16,7 @@ class Table:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns = path, columns
         self.lines: dict[tuple[int, str, int, int], list[str]] = {}
-        for row in read_table(path):
-            self.add([row])
+        self.add(list(read_rows(path, columns, whole=("trial", "draw", "round"))))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add rows; `write` makes them visible."""
