@@ -129,6 +129,9 @@ def _fit(
     trainer = _trainer(experiment, job, [cycle, record, shown, checkpoint])
     with suppress(Diverged):
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+    if not all(map(rows.has, job.keys)):  # the checkpoint was at the end, and a table had lost rows
+        begin(record)
+        write()
     if isinstance(cycle, Retrain) and rank() == 0:
         path.unlink(missing_ok=True)  # its rows are written, and no later round goes on from it
     lost = {trials[number]: reason for number, reason in record.lost.items()}

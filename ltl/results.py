@@ -111,7 +111,7 @@ def _odd(row: Mapping[str, str], columns: Sequence[str], whole: Sequence[str]) -
 
 def damaged(path: Path, line: int, reason: Exception | str) -> LtlError:
     """Return the error for a table whose `line` is no row."""
-    return LtlError(f"{path} line {line} is not a row of it ({reason}): altered or cut off.")
+    return LtlError(f"{path} line {line} is not a row of it ({reason}): put back a copy, or take the line out.")
 
 
 def read_yaml(path: Path) -> DictConfig | ListConfig:
@@ -119,7 +119,8 @@ def read_yaml(path: Path) -> DictConfig | ListConfig:
     try:
         return OmegaConf.load(path)
     except Exception as error:  # PyYAML raises several unrelated types
-        raise LtlError(f"{path} is not readable as YAML: {str(error).splitlines()[0].rstrip('.')}.") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise LtlError(f"{path} is not readable as YAML ({reason}): put back a copy.") from None
 
 
 def read_config(folder: Path) -> DictConfig:
@@ -148,7 +149,9 @@ def read_status(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         status = None
     if not _is_status(status):
-        raise LtlError(f"{path} is not valid JSON of a run's status: the file was altered or cut off.")
+        raise LtlError(
+            f'{path} is not valid JSON of a run\'s status: put back a copy, or write {{"state": "failed"}} to resume.'
+        )
     if status["state"] == "running" and not is_locked(folder):
         status["state"] = "interrupted"
     return status
