@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -54,7 +55,15 @@ Records = dict[str, list[Any]]
 
 
 def records(file: Path) -> Records:
-    """What the file of an offline run holds, by type of record; its reader is W&B's own."""
+    """What the file of an offline run holds, by type of record; W&B's service closes it a while after the run."""
+    deadline = time.monotonic() + 60
+    while not (found := _records(file))["exit"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def _records(file: Path) -> Records:
+    """What W&B's own reader finds in the file now."""
     inspect = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file"]
     shown = subprocess.run([*inspect, str(file), str(file.parent)], capture_output=True, text=True, check=True)
     found: Records = defaultdict(list)
