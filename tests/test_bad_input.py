@@ -259,12 +259,12 @@ def test_a_file_cut_or_flipped_anywhere_is_read_or_refused_in_one_line(here: Pat
     """Cuts, flipped bits and flipped bytes at places drawn from a fixed seed: never another exception."""
     source, path, lines = random.Random(file), made_of(here / "run", file), list[str]()
     whole = path.read_bytes()
-    for _ in range(20 if file.endswith("yaml") else 60):
+    for _ in range(15 if file == CONFIG else 40):
         path.write_bytes(spoilt(whole, source))
         for read in READERS[file]:
             with kept(lines):
                 read(here / "run")
-    assert len(lines) > 5
+    assert len(lines) > 2
     assert all(f"run/{file}" in line for line in lines)
 
 
@@ -338,16 +338,17 @@ def test_every_flipped_byte_of_a_checkpoint_and_every_cut_is_found(tmp_path: Pat
     files, path = CheckedCheckpointIO(settings=SETTINGS), tmp_path / "one.ckpt"
     files.save_checkpoint({"callbacks": {}, "state_dict": {"weight": torch.arange(6.0)}}, path)
     assert torch.equal(files.load_checkpoint(path)["state_dict"]["weight"], torch.arange(6.0))
-    whole, source, damaged = path.read_bytes(), random.Random(0), r"one\.ckpt is damaged: its checksum does not match"
-    for place in range(len(whole)):
-        flip = 1 << source.randrange(8) if place % 2 else source.randrange(1, 256)
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
-        with pytest.raises(LtlError, match=damaged):
+    whole, source = path.read_bytes(), random.Random(0)
+    flips = [1 << source.randrange(8) if place % 2 else source.randrange(1, 256) for place in range(len(whole))]
+    flipped = [whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :] for at, flip in enumerate(flips)]
+    for content in (*flipped, *(whole[:length] for length in range(0, len(whole), 7))):
+        path.write_bytes(content)
+        lines: list[str] = []
+        with kept(lines):
             files.load_checkpoint(path)
-    for length in range(0, len(whole), 7):
-        path.write_bytes(whole[:length])
-        with pytest.raises(LtlError, match=damaged):
-            files.load_checkpoint(path)
+        assert lines == [
+            f"{path} is damaged: its checksum does not match. Delete it to train this arm again from its start."
+        ]
 
 
 class Bomb:
@@ -526,12 +527,12 @@ def room(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("size", "file"),
-    [(6_000, "tickets/trial-0/round-00.safetensors"), (10_000, CHECKPOINT), (60_000, "figures/")],
+    [(10_000, CHECKPOINT), (60_000, "figures/")],
 )
 def test_a_disk_that_fills_stops_the_run_in_one_line_and_loses_nothing(
     here: Path, said: Say, made: Path, size: int, file: str
 ) -> None:
-    """Of tickets, checkpoints and figures; with room again, a resume ends as the whole run did."""
+    """Of checkpoints and figures; with room again, a resume ends as the whole run did."""
     with room(size):
         line = said("run", *TINY, "hydra.run.dir=full")
     assert f"the run in {here}/full stopped: File too large: {here}/full/{file}" in line
