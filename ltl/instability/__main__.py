@@ -1,6 +1,7 @@
 """`python -m ltl.instability FOLDER…`: instability of networks that were trained several times from the same start."""
 
 import argparse
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -73,12 +74,13 @@ def _run(folders: Sequence[Path], out: Path, points: int, *, recompute: bool) ->
     for a, b in track(found, "between pairs", console=console, disable=not console.is_terminal):
         between = line(a, b, dataset, points=points, batch=1000, recompute=recompute)
         metadata = a.ticket.metadata
+        files = [os.path.relpath(end.path, out) for end in (a, b)]
         rise = {"train": instability(between.train), "test": instability(between.test)}
         for split, value in rise.items():
             values[split][float(metadata["density"])][metadata["init_sha256"]].append(value)
         for alpha, train, test in zip(between.alphas, between.train, between.test, strict=True):
             cells = (
-                metadata["round"], metadata["density"], *a.began, a.path, b.path, alpha, train, test,
+                metadata["round"], metadata["density"], *a.began, *files, alpha, train, test,
                 rise["train"], rise["test"], between.distance,
             )  # fmt: skip
             rows.append(dict(zip(_COLUMNS, cells, strict=True)))
