@@ -138,7 +138,7 @@ def test_only_these_pages_have_anything_to_run() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_other_blocks_are_understood(page: Path) -> None:
+def test_other_blocks_are_understood(page: Path, folder: Path) -> None:
     """Commands with placeholders compose, YAML is YAML, Python parses, make has the target."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in blocks(page):
