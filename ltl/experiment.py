@@ -155,7 +155,13 @@ class Experiment:
         self._check_tickets()
         network = self._skeleton()
         shapes = {name: network.get_parameter(name).shape for name in prunable(network)}
-        for event in [] if self.tickets else self._events()[:1]:
+        events = [] if self.tickets else self._events()
+        if self.pruner.replacement is None and any(event.replaces for event in events):
+            raise LtlError(
+                "pruner.replacement=null is not possible: pruner.schedule replaces weights; name drop and grow, as "
+                "pruner=rigl does."
+            )
+        for event in events[:1]:
             scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
             self.pruner.allocation(scores, dense(scores), event.target)
 

@@ -141,11 +141,13 @@ def test_replacements_at_random_are_uniform() -> None:
     assert 10 < statistic < 65  # 30 degrees of freedom
 
 
-def test_replacing_without_saying_how_is_one_line() -> None:
+def test_replacing_without_saying_how_is_one_line(tmp_path: Path) -> None:
     pruner = Pruner(
         criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
         momentum="zero", lr="rewound",
     )  # fmt: skip
+    with pytest.raises(LtlError, match=r"pruner\.replacement=null is not possible.*pruner=rigl"):  # before it trains
+        build.experiment(composed(*SMALL, *SGD, "pruner=rigl", "~pruner.replacement"), tmp_path, hardware_number=0)
     masks = dense({"w": torch.ones(2, 2)})
     with pytest.raises(LtlError, match=r"pruner\.replacement=null is not possible"):
         pruner.replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)

@@ -20,7 +20,7 @@ Launch = Callable[..., Path]
 def test_the_line_is_that_of_the_two_networks(launch: Launch) -> None:
     """Two orders of one initialisation: error at each α by a forward pass written again; nothing else pairs."""
     folder = launch("trials=2", "seeds.init=0", "ends=true", "control=none", "pruner.rounds=1", "length=40it")
-    ends = ends_below([folder])
+    ends = ends_below([folder], "ticket")
     assert len(ends) == 4
     [(a, b)] = pairs(ends)  # of round 0: the masks of round 1 differ
     assert [end.ticket.metadata["round"] for end in (a, b)] == ["0", "0"]
@@ -62,7 +62,7 @@ def test_statistics_of_batch_norm_are_interpolated_or_taken_anew(launch: Launch)
     """Taken anew, they are the means over batches of what each layer sees when the layers before use their batch's."""
     small = ("model=resnet20", "model.width=2", "model.blocks=[1]", "length=6it", "dataset.limit=60", "batch=20")
     folder = launch(*small, "trials=2", "seeds.init=0", "ends=true", "control=none", "pruner=dense", tiny=False)
-    [(a, b)] = pairs(ends_below([folder]))
+    [(a, b)] = pairs(ends_below([folder], "ticket"))
     dataset = rebuild.dataset_of(a.ticket)
     plain = line(a, b, dataset, points=3, batch=30, recompute=False)
     anew = line(a, b, dataset, points=3, batch=30, recompute=True)
@@ -83,6 +83,22 @@ def test_statistics_of_batch_norm_are_interpolated_or_taken_anew(launch: Launch)
     assert plain.test != anew.test
 
 
+def test_arms_and_data_sets_are_not_mixed(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reinitialised masks of three orders share a start too, but are compared only when asked for."""
+    search = launch("control=none", folder="search")
+    for order in (5, 6):
+        launch(
+            f"ticket={search}@2", f"seeds.order={order}", "ends=true", "control=[reinit]", folder=f"o/{order}"
+        )  # fmt: skip
+    out = search.parent / "o"
+    for arm in ("ticket", "reinit"):
+        [(a, b)] = pairs(ends_below([out], arm))
+        assert a.path.name == b.path.name == f"{arm}-0-round-02.safetensors"
+    launch(f"ticket={search}@2", "dataset.validation=40", "ends=true", "control=none", folder="o/other")
+    assert command.main([str(out)]) == 1
+    assert "networks of several data sets or settings of one" in capsys.readouterr().err
+
+
 def test_instability_and_its_words() -> None:
     assert instability([0.1, 0.3, 0.2]) == pytest.approx(0.15)
     assert instability([0.3, 0.1, 0.2]) == pytest.approx(0.05)
@@ -96,7 +112,7 @@ def test_instability_and_its_words() -> None:
     ("arguments", "says"),
     [
         (["{run}"], "no two of the 2 trained networks began alike"),
-        (["{empty}"], "no trained weights here"),
+        (["{empty}"], "no trained weights of ticket here"),
         (["{run}", "--points", "2"], "--points 2 is not possible"),
     ],
 )

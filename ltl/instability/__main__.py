@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.points < 3:
             raise LtlError(f"--points {options.points} is not possible: a line needs 3 places or more.")
-        _run(options.folders, options.out or options.folders[0], options.points, recompute=options.recompute)
+        _run(options)
     except (LtlError, OSError) as error:
         print(f"ltl-instability: {error}", file=sys.stderr)
         return 1
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or sweeps of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the first folder)")
+    parser.add_argument("--arm", default="ticket", help="the arm to compare (default: ticket; or a control's name)")
     parser.add_argument("--points", type=int, default=30, metavar="N", help="places on each line (30, as published)")
     parser.add_argument(
         "--recompute", action="store_true", help="BatchNorm's statistics anew from the training set, not interpolated"
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(folders: Sequence[Path], out: Path, points: int, *, recompute: bool) -> None:
+def _run(options: argparse.Namespace) -> None:
     from rich.progress import track
 
     from ltl import rebuild
@@ -58,7 +59,8 @@ def _run(folders: Sequence[Path], out: Path, points: int, *, recompute: bool) ->
     from ltl.report.words import percent
     from ltl.results import write_table
 
-    ends = ends_below(folders)
+    out, recompute = options.out or options.folders[0], options.recompute
+    ends = ends_below(options.folders, options.arm)
     found = pairs(ends)
     if not found:
         raise LtlError(
@@ -72,7 +74,7 @@ def _run(folders: Sequence[Path], out: Path, points: int, *, recompute: bool) ->
         split: defaultdict(lambda: defaultdict(list)) for split in ("test", "train")
     }
     for a, b in track(found, "between pairs", console=console, disable=not console.is_terminal):
-        between = line(a, b, dataset, points=points, batch=1000, recompute=recompute)
+        between = line(a, b, dataset, points=options.points, batch=1000, recompute=recompute)
         metadata = a.ticket.metadata
         files = [os.path.relpath(end.path, out) for end in (a, b)]
         rise = {"train": instability(between.train), "test": instability(between.test)}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ltl.errors import LtlError
 from ltl.masks import prunable
 
-_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_BATCH_NORM_START = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORM_START = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 
 
 class WeightInit(Protocol):
@@ -35,8 +35,8 @@ def initialise(network: nn.Module, *, weight_init: WeightInit, generator: torch.
                     draw = torch.empty(tensor.shape, dtype=torch.float32, device=generator.device)
                     weight_init(draw, generator=generator)
                     tensor.copy_(draw)
-                elif isinstance(module, _BATCH_NORM):
-                    tensor.fill_(_BATCH_NORM_START[name])
+                elif isinstance(module, BATCH_NORM):
+                    tensor.fill_(BATCH_NORM_START[name])
                 elif name == "bias" and f"{path.removesuffix('bias')}weight" in weights:
                     tensor.zero_()
                 else:

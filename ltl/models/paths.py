@@ -11,10 +11,11 @@ from torch.nn.utils import parametrize
 from ltl.errors import LtlError
 from ltl.masks import Masks
 from ltl.models.dropout import Dropout
+from ltl.models.initialisers import BATCH_NORM
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ELEMENTWISE = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *BATCH_NORM,
     *(Dropout, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),
 )

@@ -9,9 +9,9 @@ from torch.func import functional_call, vmap
 
 from ltl.masks import Tensors
 from ltl.models.dropout import Dropout
+from ltl.models.initialisers import BATCH_NORM
 from ltl.sparse_inputs import SparseBatch
 
-_NORMALISING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
@@ -106,7 +106,7 @@ class Stack(nn.Module):
         buffers = {name: weights[name].clone() for name, _ in self.skeleton.named_buffers()} if training else {}
         try:
             for module in modes:
-                module.training = training and isinstance(module, _NORMALISING)
+                module.training = training and isinstance(module, BATCH_NORM)
             outputs: Tensor = functional_call(self.skeleton, weights | buffers, (inputs,))
         finally:
             for module, mode in modes.items():
