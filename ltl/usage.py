@@ -12,7 +12,7 @@ ltl, the Lottery Ticket Lab: experiments on the lottery ticket hypothesis.
   python -m ltl.run                                       LeNet-300-100 on the embedded digits, a minute or two
   python -m ltl.run pruner=imp_late model=resnet20 dataset=cifar10
   python -m ltl.run experiment=frankle2019_lenet          a published experiment (add debug=fast to try it)
-  python -m ltl.run -m seed=0,1,2 pruner=imp,random       a sweep, one run each
+  python -m ltl.run -m seed=0,1,2 trials=1 pruner=imp,random    a sweep, one run each
   python -m ltl.run ticket=FOLDER@7 dataset=mnist         train a ticket again under other settings
   python -m ltl.run resume=FOLDER pruner.rounds=20        go on with a run or a sweep, or extend it
   python -m ltl.run plan=true experiment=frankle2019_lenet    what it would cost: trainings, steps, hours
