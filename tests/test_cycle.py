@@ -253,9 +253,10 @@ def test_initialisation_depends_on_no_pruner(launch: Launch) -> None:
 
 def test_controls_keep_what_they_say(launch: Launch) -> None:
     """reinit has the ticket's mask, random_mask its layer counts, small_dense about its number of weights."""
-    folder = launch("control=[reinit,random_mask,random_ticket,small_dense]", "draws=2", "pruner.rate=0.5")
+    arms = "reinit,random_mask,random_ticket,small_dense,shuffled_inputs,shuffled_units,shuffled_weights"
+    folder = launch(f"control=[{arms}]", "draws=2", "pruner.rate=0.5")
     table = {(row["arm"], row["draw"], row["round"]): row for row in read_table(folder / "rounds.csv")}
-    assert len(table) == 3 + 4 * 2 * 2
+    assert len(table) == 3 + 7 * 2 * 2
     for turn in "12":
         ticket = table["ticket", "0", turn]
         for draw in "01":
@@ -269,6 +270,14 @@ def test_controls_keep_what_they_say(launch: Launch) -> None:
             assert random_ticket["init_sha256"] != ticket["init_sha256"]
             assert 0.6 * int(ticket["weights_left"]) < int(small["weights_left"]) <= int(ticket["weights_left"])
             assert float(small["density"]) == 1
+            inputs, units = table["shuffled_inputs", draw, turn], table["shuffled_units", draw, turn]
+            assert inputs["weights_left"] == units["weights_left"] == ticket["weights_left"]
+            assert inputs["init_sha256"] == units["init_sha256"] == ticket["init_sha256"]
+            masks = {one["mask_sha256"] for one in (ticket, random_mask, random_ticket, inputs, units)}
+            assert len(masks) == 5
+            moved = table["shuffled_weights", draw, turn]
+            assert moved["mask_sha256"] == ticket["mask_sha256"]
+            assert moved["init_sha256"] not in {ticket["init_sha256"], reinit["init_sha256"]}
         assert table["reinit", "0", turn]["init_sha256"] != table["reinit", "1", turn]["init_sha256"]
 
 

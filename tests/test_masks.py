@@ -1,5 +1,7 @@
 """Masks: what is prunable, counts, bits, hashes and shuffles, against numpy."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from ltl.masks import (
     pack,
     prunable,
     shuffled,
+    shuffled_keeping,
+    shuffled_weights,
     tensors_sha256,
     total,
     unpack,
@@ -132,6 +136,48 @@ def test_shuffled_masks_keep_the_count_of_every_layer() -> None:
         assert torch.equal(one[name], two[name])
         assert not torch.equal(one[name], other[name])
         assert not torch.equal(one[name], mask)
+
+
+@pytest.mark.parametrize(("counts", "axis"), [("inputs", 1), ("units", 0)])
+def test_a_shuffle_that_keeps_counts_keeps_them_for_each_input_or_unit_and_nothing_else(
+    counts: Literal["inputs", "units"], axis: int
+) -> None:
+    """Of linear layers and of convolutions, whose kernels are mixed with the other side; every place is as likely."""
+    masks = {"a": random_mask((10, 20), 0), "b": random_mask((6, 4, 3, 3), 1)}
+    masks["a"][:, 3], masks["a"][2] = False, True
+    new = shuffled_keeping(masks, torch.Generator().manual_seed(5), counts)
+    for name, mask in masks.items():
+        other = tuple(number for number in range(mask.dim()) if number != axis)
+        before, after = (one.numpy().sum(other) for one in (mask, new[name]))
+        assert np.array_equal(before, after)
+        assert not torch.equal(new[name], mask)
+        across = tuple(number for number in range(mask.dim()) if number != 1 - axis)
+        assert not np.array_equal(mask.numpy().sum(across), new[name].numpy().sum(across))
+    source = torch.Generator().manual_seed(0)
+    corner = torch.zeros(4, 5, dtype=torch.bool)
+    corner[0, 0] = True
+    drawn = sum(shuffled_keeping({"a": corner}, source, counts)["a"].int() for _ in range(2000))
+    assert isinstance(drawn, Tensor)
+    line = drawn[:, 0] if axis == 1 else drawn[0]
+    assert int(line.sum()) == 2000
+    assert float(((line - 2000 / len(line)) ** 2).sum() * len(line) / 2000) < 25  # 3 or 4 degrees of freedom
+
+
+def test_shuffled_weights_are_the_kept_ones_at_kept_places() -> None:
+    """All others, and what is no weight of a mask, stay as they are; masks of all ones move whole layers."""
+    masks = {"a": random_mask((10, 20), 0), "b": random_mask((6, 4, 3, 3), 1)}
+    weights = {
+        name: torch.randn(mask.shape, generator=torch.Generator().manual_seed(2)) for name, mask in masks.items()
+    }
+    weights["bias"] = torch.arange(3.0)
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    new = shuffled_weights(weights, masks, torch.Generator().manual_seed(5))
+    for name, mask in masks.items():
+        assert torch.equal(new[name][~mask], before[name][~mask])
+        assert torch.equal(new[name][mask].sort().values, before[name][mask].sort().values)
+        assert not torch.equal(new[name][mask], before[name][mask])
+        assert torch.equal(weights[name], before[name])
+    assert torch.equal(new["bias"], before["bias"])
 
 
 def test_a_shuffle_keeps_neither_places_nor_neighbours() -> None:

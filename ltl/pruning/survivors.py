@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ltl.masks import Masks, Tensors
+from ltl.masks import Masks, Tensors, dense, shuffled_weights
 from ltl.pruning.allocation import lowest
 from ltl.pruning.evidence import Evidence
 
@@ -40,14 +40,10 @@ def permuted(
     among: the whole `layer` (the paper's reinit, which its code does in this way), or the `kept` weights among the kept
     positions (reshuffle). signs: `moved` with the weights, or `kept` at their positions, where magnitudes alone move.
     """
-    start = dict(evidence.theta_k)
-    for name, mask in masks.items():
-        theta = evidence.theta_k[name]
-        positions = mask if among == "kept" else torch.ones_like(mask)
-        values = _shuffled(theta[positions], evidence.generator)
-        if signs == "kept":
-            values = values.abs() * torch.sign(theta[positions])
-        start[name] = theta.masked_scatter(positions, values)
+    places = masks if among == "kept" else dense(masks)
+    start = shuffled_weights(evidence.theta_k, places, evidence.generator)
+    if signs == "kept":
+        start |= {name: start[name].abs() * torch.sign(evidence.theta_k[name]) for name in masks}
     return start
 
 
@@ -59,11 +55,8 @@ def constant(evidence: Evidence, masks: Masks, *, signs: Literal["moved", "kept"
     """
     start = dict(evidence.theta_k)
     for name in masks:
-        sign = torch.sign(evidence.theta_k[name])
-        if signs == "moved":
-            sign = _shuffled(sign.flatten(), evidence.generator).view(sign.shape)
-        start[name] = sign * _deviation(evidence.theta_0[name])
-    return start
+        start[name] = torch.sign(evidence.theta_k[name]) * _deviation(evidence.theta_0[name])
+    return start if signs == "kept" else shuffled_weights(start, dense(masks), evidence.generator)
 
 
 def noised(evidence: Evidence, masks: Masks, *, deviations: float) -> Tensors:
@@ -127,10 +120,6 @@ def zeroed(
             zero = zero & ~undecided | lowest(chance, undecided, int(torch.count_nonzero(zero & undecided)))
         start[name] = theta.masked_fill(zero & ~mask if weights == "pruned" else zero, 0)
     return start
-
-
-def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:
-    return values[torch.randperm(len(values), generator=generator).to(values.device)]
 
 
 def _deviation(weight: Tensor) -> Tensor:
