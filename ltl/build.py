@@ -55,8 +55,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     `hardware_number` marks the rows: 0, and one more each time that a resume changed the hardware.
     """
     device = _device(cfg.hardware.accelerator)
-    torch.set_num_threads(cfg.hardware.threads)
-    _keep_freed_memory()
+    _set_up(cfg.hardware)
     load = _instantiate(cfg.dataset, "dataset", "split_generator")
     dataset = load(split_generator=generator("order", 0, "split")).to(device)
     if cfg.hardware.precision == "64-true":
@@ -106,6 +105,18 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     except RuntimeError as error:  # PyTorch's: a size that overflows, or memory that is not there
         raise LtlError(f"model={cfg.model.name} cannot be built: {str(error).splitlines()[0]}") from error
     return built
+
+
+def _set_up(hardware: DictConfig) -> None:
+    """Set what holds for the whole process."""
+    torch.set_num_threads(hardware.threads)
+    _keep_freed_memory()
+    # What is not written is not read: filling it costs a pass over memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if hardware.accelerator == "gpu":
+        torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = hardware.tf32
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it two runs may differ
 
 
 def _keep_freed_memory() -> None:
@@ -191,7 +202,7 @@ def _control(cfg: DictConfig) -> Control:
 def _hardware(cfg: DictConfig) -> Hardware:
     names = (
         "accelerator devices strategy precision memory_format deterministic chunk eval_batch checkpoint_every stack "
-        "stack_size sparse_below sparse_inputs_below graph"
+        "stack_size sparse_below sparse_inputs_below graph compile"
     ).split()
     stop_after = math.inf if cfg.stop_after is None else lengths.seconds(cfg.stop_after, "hardware.stop_after")
     return Hardware(**{name: cfg[name] for name in names}, stop_after=stop_after)

@@ -65,6 +65,7 @@ class Hardware:
     sparse_below: float
     sparse_inputs_below: float
     graph: bool
+    compile: bool
     stop_after: float  # seconds
 
 

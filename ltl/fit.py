@@ -88,6 +88,7 @@ def _fit(
         sparse_inputs_below=experiment.hardware.sparse_inputs_below,
         stacked=job.stacked,
         graph=experiment.hardware.graph,
+        compiled=experiment.hardware.compile,
     )
 
     def begin(record: Record) -> None:

@@ -1,6 +1,6 @@
 """Examples most of whose entries are 0, as MNIST's pixels are: the first layer's products over the others alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -33,9 +33,9 @@ class SparseInputs:
     def __init__(self, inputs: Tensor) -> None:
         self._rows = csr_array(inputs.flatten(1).numpy())
 
-    def batches(self, indices: Sequence[Tensor]) -> SparseBatch:
-        """Return the examples at each network's own indices (b,)."""
-        return SparseBatch(self._rows[torch.cat(list(indices)).numpy()], len(indices))
+    def batches(self, indices: Tensor) -> SparseBatch:
+        """Return the examples at each network's own row of `indices` (R, b)."""
+        return SparseBatch(self._rows[indices.flatten().numpy()], len(indices))
 
     def split(self, size: int) -> Iterator[SparseBatch]:
         """Yield all examples in their order, `size` at a time, for one network."""

@@ -113,7 +113,7 @@ def test_augmented_batch_follows_its_generator() -> None:
         digits.batch(indices, None)
 
 
-def test_loss_is_cross_entropy_and_metric_is_accuracy() -> None:
+def test_loss_is_cross_entropy_and_correct_is_the_largest_logit() -> None:
     digits = load("digits")
     outputs = torch.randn(150, 10, generator=generator())
     targets = digits.validation.targets
@@ -122,11 +122,9 @@ def test_loss_is_cross_entropy_and_metric_is_accuracy() -> None:
     assert torch.allclose(digits.loss(outputs, targets).double(), expected.mean(), atol=1e-6)
     assert torch.allclose(digits.loss(outputs, targets, reduction="sum").double(), expected.sum(), atol=1e-4)
     assert torch.allclose(digits.loss(outputs, targets, reduction="none").double(), expected, atol=1e-6)
-    metric = digits.metric()
-    metric.update(outputs[:100], targets[:100])
-    metric.update(outputs[100:], targets[100:])
-    assert metric.compute().item() == pytest.approx((outputs.argmax(1) == targets).float().mean().item(), abs=1e-7)
-    assert digits.metric() is not metric
+    both = torch.stack([outputs, -outputs])  # of two networks
+    found = digits.correct(both, targets.expand(2, -1)).tolist()
+    assert found == [int((one.argmax(1) == targets).sum()) for one in both]
 
 
 def test_loss_has_the_gradient_of_cross_entropy() -> None:

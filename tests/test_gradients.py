@@ -29,7 +29,7 @@ def known() -> Evidence:
     masks = {name: torch.rand(network.get_parameter(name).shape, generator=source) < 0.8 for name in NAMES}
     weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     task = Task(
-        outputs=Stack([network], stacked=False).outputs_of,
+        outputs=Stack([network], stacked=False, compiled=False).outputs_of,
         loss=F.cross_entropy,
         examples=lambda per_class, generator: (inputs, targets),
         batch=lambda: (inputs, targets),
@@ -169,7 +169,7 @@ def test_nothing_that_is_looked_at_changes(known: Evidence) -> None:
     from ltl.models.dropout import Dropout
 
     network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), Dropout(0.5), nn.Linear(5, 3)).double().train()
-    stack = Stack([network], stacked=False)
+    stack = Stack([network], stacked=False, compiled=False)
     state = stack.members()[0]
     before = {name: tensor.clone() for name, tensor in state.items()}
     inputs, _ = known.task.batch()

@@ -134,6 +134,8 @@ REFUSED: dict[str, list[Any]] = {
     "hardware.sparse_below": FRACTION,
     "hardware.sparse_inputs_below": FRACTION,
     "hardware.graph": SWITCH,
+    "hardware.compile": SWITCH,
+    "hardware.tf32": SWITCH,
     "hardware.stop_after": ["9", "min", "-3min", 9, "9 min", [], "1d", "infh", f"{10**12}s"],
     "hardware.checkpoint_every": RATIO,
     "control.*.mask": CHOICE,

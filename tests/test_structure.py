@@ -17,7 +17,7 @@ MODULES = {
 # Ground floor first (docs/rooms.md). A room may import what is on a lower floor, or left of it on its own.
 FLOORS = (
     ("errors", "lengths", "rng", "allowed", "schema"),
-    ("masks", "sparse_inputs", "pruning", "comparison"),
+    ("masks", "sparse_inputs", "streams", "pruning", "comparison"),
     ("models", "datasets"),
     ("console", "results", "tickets", "torch_prune"),
     ("training", "callbacks"),

@@ -2,20 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 
+from ltl.datasets.dataset import Dataset, Split
 from ltl.errors import Diverged
 from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
 from ltl.training.evaluation import evaluate
 from ltl.training.layers import layer_rows
-from ltl.training.module import MaskedTraining
+from ltl.training.module import Judged, MaskedTraining
 from ltl.training.start import Start
 
 CENSORED = 0.95  # a lowest validation loss in the last 5% of a round may not be the lowest
@@ -105,20 +106,25 @@ class Record(pl.Callback):
         begun = time.perf_counter()
         step = module.position[1]
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
-        losses = [float(one) / max(1, module.interval_steps) for one in summed]
+        losses = [one / max(1, module.interval_steps) for one in summed.tolist()]
         module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
         done = self.steps_done + step - module.timeline.first[module.position[0]]
         module.stack.eval()
         self._find_lost(losses, step)
-        self.latest = []
-        for number, (member, loss) in enumerate(zip(self.cycle.members, losses, strict=True)):
-            if number in self.lost:
-                continue
-            point = self._evaluated(number, {"step": step, "train_loss": loss, "lr": module.lr()}, trainer)
-            self.latest.append(point)
+        points: dict[int, Row] = {
+            number: {"step": step, "train_loss": loss, "lr": module.lr()}
+            for number, loss in enumerate(losses)
+            if number not in self.lost
+        }
+        with trainer.precision_plugin.forward_context():
+            self._evaluate(module, points)
+        self.latest = list(points.values())
+        for number, point in points.items():
             self.curves[number].append(point)
             place = self.first_step + done * len(losses) + number  # every network has its own
-            self.log_row({**self._identity(number, member.current), "total_step": done, **point}, place)
+            self.log_row(
+                {**self._identity(number, self.cycle.members[number].current), "total_step": done, **point}, place
+            )
         self.eval_seconds += time.perf_counter() - begun
         if step == module.timeline.length:
             self._finish(module, trainer)
@@ -154,30 +160,39 @@ class Record(pl.Callback):
         if len(self.lost) == len(losses):
             raise Diverged(next(iter(self.lost.values())))
 
-    def _evaluated(self, number: int, point: Row, trainer: pl.Trainer) -> Row:
-        """Return `point` with what an evaluation of network `number` shows."""
-        module = self._module
-        assert module is not None
-        step, dataset, (network, sparse) = point["step"], module.dataset, module.judged(number)
-        judge = partial(evaluate, network, dataset, batch=self.eval_batch, sparse=sparse)
-        with trainer.precision_plugin.forward_context():
-            if len(dataset.validation.targets):
-                loss, accuracy = judge(dataset.validation)
-                point |= {"val_loss": loss, "val_accuracy": accuracy}
-            best = min((p["val_loss"] for p in self.curves[number] if "val_loss" in p), default=torch.inf)
-            if step == module.timeline.length or point.get("val_loss", torch.inf) < best:
-                loss, accuracy = judge(dataset.test)
-                point |= {"test_loss": loss, "test_accuracy": accuracy}
-        return point
+    def _evaluate(self, module: MaskedTraining, points: Mapping[int, Row]) -> None:
+        """Add to each network's point what an evaluation shows, of the test set at the end and at the best so far."""
+        judge = partial(self._judge, list(module.judged()), module.dataset)
+        best = {
+            number: min((point["val_loss"] for point in self.curves[number] if "val_loss" in point), default=torch.inf)
+            for number in points
+        }
+        if len(module.dataset.validation.targets):
+            for number, (loss, accuracy) in judge(module.dataset.validation, points.keys()).items():
+                points[number].update(val_loss=loss, val_accuracy=accuracy)
+        ended = module.position[1] == module.timeline.length
+        lowest = {number for number, point in points.items() if point.get("val_loss", torch.inf) < best[number]}
+        for number, (loss, accuracy) in judge(module.dataset.test, points.keys() if ended else lowest).items():
+            points[number].update(test_loss=loss, test_accuracy=accuracy)
+
+    def _judge(
+        self, judged: Sequence[Judged], dataset: Dataset, split: Split, wanted: Collection[int]
+    ) -> dict[int, tuple[float, float]]:
+        """Return loss and accuracy on `split` of the networks that are wanted, by number."""
+        found: dict[int, tuple[float, float]] = {}
+        for numbers, networks, sparse in judged:
+            if not set(numbers).isdisjoint(wanted):
+                batch = max(1, self.eval_batch // len(numbers))
+                results = zip(numbers, evaluate(networks, dataset, split, batch, sparse=sparse), strict=True)
+                found |= {number: result for number, result in results if number in wanted}
+        return found
 
     def _finish(self, module: MaskedTraining, trainer: pl.Trainer) -> None:
         """Hand on the rows of a round that has ended, and begin to record the next."""
         begun = time.perf_counter()
-        trained = {}
-        for number in set(range(len(self.trials))) - set(self.lost):
-            with trainer.precision_plugin.forward_context():
-                dataset, (network, sparse) = module.dataset, module.judged(number)
-                trained[number] = evaluate(network, dataset, dataset.train, self.eval_batch, sparse=sparse)
+        left = set(range(len(self.trials))) - set(self.lost)
+        with trainer.precision_plugin.forward_context():
+            trained = self._judge(list(module.judged()), module.dataset, module.dataset.train, left)
         self.eval_seconds += time.perf_counter() - begun
         networks = module.networks()
         for number, (loss, accuracy) in trained.items():

@@ -1,9 +1,9 @@
-"""A data set held whole as tensors: its splits, its batches by index, its loss and its metric."""
+"""A data set held whole as tensors: its splits, its batches by index, its loss and what counts as correct."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from torch.nn import functional as F
 
 from ltl.errors import LtlError
 from ltl.sparse_inputs import SparseBatch, SparseInputs
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -89,17 +86,16 @@ class Dataset:
             raise LtlError("dataset.augment=true needs a generator for each batch, got None: pass a torch.Generator.")
         return self.augment(inputs, generator), targets
 
-    def sparse_batches(self, indices: Sequence[Tensor]) -> tuple[SparseBatch, Tensor]:
+    def sparse_batches(self, indices: Tensor) -> tuple[SparseBatch, Tensor]:
         """Return what `batches` does of a data set that does not augment, the inputs without their zeros."""
-        targets = self.train.targets.index_select(0, torch.cat(list(indices)))
-        return self.train.sparse.batches(indices), targets.view(len(indices), -1, *targets.shape[1:])
+        targets = self.train.targets.index_select(0, indices.flatten())
+        return self.train.sparse.batches(indices), targets.view(*indices.shape, *targets.shape[1:])
 
-    def batches(self, indices: Sequence[Tensor], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """Return the batches of several networks as (R, b, *), each at its own indices (b,), with its own draws."""
+    def batches(self, indices: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Return the batches (R, b, *) of several networks, each at its own row of `indices` (R, b), with own draws."""
         if self.augment is None:
-            flat = indices[0] if len(indices) == 1 else torch.cat(list(indices))
-            inputs, targets = self.batch(flat, None)
-            return inputs.view(len(indices), -1, *inputs.shape[1:]), targets.view(len(indices), -1, *targets.shape[1:])
+            inputs, targets = self.batch(indices.flatten(), None)
+            return inputs.view(*indices.shape, *inputs.shape[1:]), targets.view(*indices.shape, *targets.shape[1:])
         parts = [self.batch(*one) for one in zip(indices, generators, strict=True)]
         inputs, targets = (torch.stack(part) for part in zip(*parts, strict=True))
         return inputs, targets
@@ -116,12 +112,23 @@ class Dataset:
         """Return the cross entropy in nats of logits `outputs` (b, classes) against `targets` (b,)."""
         return F.cross_entropy(outputs, targets, reduction=reduction)
 
-    def metric(self) -> "Metric":
-        """Return a fresh accuracy (fraction of examples whose largest logit is the target's)."""
-        from torchmetrics.classification import MulticlassAccuracy
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return how many of b examples each of R networks gets right, (R,): those whose largest logit is the target's.
 
-        # Targets were checked when they were read; checking them again would wait for the device at every update.
-        return MulticlassAccuracy(num_classes=self.outputs, average="micro", validate_args=False)
+        Logits `outputs` (R, b, classes), `targets` (R, b).
+        """
+        from torchmetrics.functional.classification import multiclass_stat_scores
+
+        # Targets were checked when they were read; checking them again would wait for the device at every call.
+        scores = multiclass_stat_scores(
+            outputs.transpose(1, 2),
+            targets,
+            num_classes=self.outputs,
+            average="micro",
+            multidim_average="samplewise",
+            validate_args=False,
+        )
+        return scores[:, 0]
 
 
 def carve(

@@ -76,7 +76,10 @@ def line(a: End, b: End, dataset: Dataset, *, points: int, batch: int, recompute
             with torch.no_grad():
                 update_bn(torch.split(dataset.train.inputs, batch), network)
         for name, split in (("train", dataset.train), ("test", dataset.test)):
-            errors[name].append(1 - evaluate(network, dataset, split, batch, sparse=False)[1])
+            ((_, accuracy),) = evaluate(
+                lambda inputs: network(inputs).unsqueeze(0), dataset, split, batch, sparse=False
+            )
+            errors[name].append(1 - accuracy)
     names = list(a.ticket.masks)
     distance = torch.cat([(states[0][name] - states[1][name]).flatten() for name in names]).norm()
     return Line(alphas, errors["train"], errors["test"], float(distance))

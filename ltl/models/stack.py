@@ -1,17 +1,20 @@
 """Several networks of one architecture that are computed together: stacked parameters, one forward pass."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from ltl.masks import Tensors
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import BATCH_NORM
 from ltl.sparse_inputs import SparseBatch
+from ltl.streams import beside
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
@@ -20,16 +23,20 @@ class Stack(nn.Module):
 
     A single network is called as it is, unless it is to give the bits that it gives among others (`stacked`). Several
     have each parameter and buffer stacked to (R, *shape), the weights of linear layers stored as (R, in, out). Chains
-    of linear and element-wise layers go through batched products, anything else through `torch.vmap`. A forward pass
-    of all is for training: dropout draws from each network's generator.
+    of linear and element-wise layers go through batched products; other networks are called one by one, on a GPU beside
+    one another. Dropout draws from each network's generator in training. `compiled` has `torch.compile` write the
+    kernels of training.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], *, stacked: bool) -> None:
+    def __init__(self, networks: Sequence[nn.Module], *, stacked: bool, compiled: bool) -> None:
         super().__init__()
         self.size, self.plain = len(networks), not stacked
         self.generators: list[torch.Generator] = []
-        layers = networks[0].named_modules()
-        self._linear = {f"{path}.weight" for path, module in layers if isinstance(module, nn.Linear)}
+        layers = dict(networks[0].named_modules())
+        self._linear = {f"{path}.weight" for path, module in layers.items() if isinstance(module, nn.Linear)}
+        convolutions = {f"{path}.weight" for path, module in layers.items() if isinstance(module, _CONVOLUTIONS)}
+        self._products = self._linear | convolutions
+        self._counters: list[str] = []
         if self.plain:
             self.network = networks[0]
             self._skeleton = (networks[0],)  # in a tuple: not a submodule
@@ -37,7 +44,7 @@ class Stack(nn.Module):
             states = [dict(chain(one.named_parameters(), one.named_buffers())) for one in networks]
             parameters = {name for name, _ in networks[0].named_parameters()}
             for name in states[0]:
-                whole = torch.stack([state[name].detach() for state in states])
+                whole = _laid_out([state[name].detach() for state in states])
                 if name in self._linear:
                     whole = whole.mT.contiguous()
                 if name in parameters:
@@ -46,9 +53,15 @@ class Stack(nn.Module):
                     self.register_buffer(_flat(name), whole)
             self._names = list(states[0])
             self._skeleton = (networks[0].to("meta"),)
+            for path, module in layers.items():
+                if isinstance(module, BATCH_NORM) and module.num_batches_tracked is not None and module.momentum:
+                    self._counters.append(f"{path}.num_batches_tracked")  # counted for all at once
+                    module.num_batches_tracked = None
         self._dropouts = [module for module in self.skeleton.modules() if isinstance(module, Dropout)]
         self.chain = is_chain(self.skeleton)
         self.takes_sparse = self.chain and not self.plain and _begins_linear(self.skeleton)
+        self._call: Callable[..., Tensor] = partial(functional_call, self.skeleton)
+        self._trained = torch.compile(self._call) if compiled and not self._dropouts else self._call
 
     @property
     def skeleton(self) -> nn.Module:
@@ -103,7 +116,8 @@ class Stack(nn.Module):
         `training` says whether BatchNorm takes the statistics of these inputs; dropout never draws.
         """
         modes = {module: module.training for module in self.skeleton.modules()}
-        buffers = {name: weights[name].clone() for name, _ in self.skeleton.named_buffers()} if training else {}
+        names = [*self._counters, *(name for name, _ in self.skeleton.named_buffers())]
+        buffers = {name: weights[name].clone() for name in names} if training else {}
         try:
             for module in modes:
                 module.training = training and isinstance(module, BATCH_NORM)
@@ -123,9 +137,9 @@ class Stack(nn.Module):
         if self.plain:
             for module in self._dropouts:
                 module.generator = self.generators[0]
-            outputs: Tensor = self.network(inputs[0])
-            return outputs.unsqueeze(0)
-        return self._through_chain(inputs, self.stacked) if self.chain else self._through_vmap(inputs)
+            call = self._trained if self.training else self._call
+            return call({}, (inputs[0],)).unsqueeze(0)
+        return self._through_chain(inputs, self.stacked) if self.chain else self._each(inputs)
 
     def _tensors(self) -> Tensors:
         """Return what is stacked by name, as (R, *shape)."""
@@ -155,34 +169,35 @@ class Stack(nn.Module):
         assert isinstance(hidden, Tensor)
         return hidden
 
-    def _through_vmap(self, inputs: Tensor) -> Tensor:
-        shapes = zip(self._dropouts, self._shapes(inputs), strict=True)
-        kept = [self.kept(module, shape, inputs) for module, shape in shapes]
+    def _each(self, inputs: Tensor) -> Tensor:
+        parts = {name: self._parts(name, inputs.device.type) for name in self._names if name not in self._counters}
+        call = self._trained if self.training else self._call
+        if self.training and self._counters:
+            torch._foreach_add_([getattr(self, _flat(name)) for name in self._counters], 1)
 
-        def one(state: Tensors, kept: list[Tensor], inputs: Tensor) -> Tensor:
-            for module, mask in zip(self._dropouts, kept, strict=True):
-                module.kept = mask
-            outputs: Tensor = functional_call(self.skeleton, state, (inputs,))
+        def one(number: int) -> Tensor:
+            for module in self._dropouts if self.training else ():
+                module.generator = self.generators[number]
+            state = {name: part[number] for name, part in parts.items()}
+            outputs: Tensor = call(state, (inputs[number],))
             return outputs
 
-        outputs: Tensor = vmap(one)(self._tensors(), kept, inputs)
-        for module in self._dropouts:
-            module.kept = None
-        return outputs
+        read = [inputs, *(part[0] for part in parts.values())]
+        return torch.stack(beside([partial(one, number) for number in range(self.size)], inputs.device, read))
 
-    def _shapes(self, inputs: Tensor) -> list[torch.Size]:
-        """Return the shapes (b, *) that reach each dropout, in order."""
-        shapes: list[torch.Size] = []
-        if self._dropouts:
-            hooks = [
-                module.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
-                for module in self._dropouts
-            ]
-            self.skeleton.eval()(inputs[0].to("meta"))
-            self.skeleton.train()
-            for hook in hooks:
-                hook.remove()
-        return shapes
+    def _parts(self, name: str, device: str) -> Sequence[Tensor]:
+        """Return the networks' own tensors of one name; what autocast would cast for each is cast for all at once."""
+        whole: Tensor = getattr(self, _flat(name))
+        if name in self._products and torch.is_autocast_enabled(device):
+            whole = whole.to(torch.get_autocast_dtype(device))
+        return (whole.mT if name in self._linear else whole).unbind()
+
+
+def _laid_out(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack `tensors` to (R, *shape), each with the strides that the first one has."""
+    first = tensors[0]
+    whole = first.new_empty_strided((len(tensors), *first.shape), (first.numel(), *first.stride()))
+    return whole.copy_(torch.stack(list(tensors)))
 
 
 def is_chain(network: nn.Module) -> bool:

@@ -1,7 +1,8 @@
-"""Loss and accuracy of a network on a whole split."""
+"""Loss and accuracy of networks on a whole split."""
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,18 +12,23 @@ from ltl.sparse_inputs import SparseBatch
 
 @torch.no_grad()
 def evaluate(
-    network: Callable[[Tensor | SparseBatch], Tensor], dataset: Dataset, split: Split, batch: int, *, sparse: bool
-) -> tuple[float, float]:
-    """Return (mean loss, metric) of `network`, which is in evaluation mode, on `split`, `batch` examples at a time.
+    networks: Callable[[Tensor | SparseBatch], Tensor], dataset: Dataset, split: Split, batch: int, *, sparse: bool
+) -> list[tuple[float, float]]:
+    """Return each network's (mean loss, accuracy) on `split`, `batch` examples at a time; all are in evaluation mode.
 
-    `sparse` hands it the inputs without their zeros.
+    `networks` is the function of R networks from inputs (b, *) to outputs (R, b, *); `sparse` hands it the inputs
+    without their zeros.
     """
-    metric = dataset.metric().to(split.inputs.device)
-    loss = torch.zeros((), dtype=torch.float64, device=split.inputs.device)
+    device = split.inputs.device
+    losses, correct = torch.zeros(2, 1, dtype=torch.float64, device=device)
     parts: Iterable[Tensor | SparseBatch] = split.sparse.split(batch) if sparse else torch.split(split.inputs, batch)
     for inputs, targets in zip(parts, torch.split(split.targets, batch), strict=True):
-        outputs = network(inputs).float()
-        loss += dataset.loss(outputs, targets, reduction="sum")
-        metric.update(outputs, targets)
-    shortest = str(metric.compute().cpu().numpy())  # the float32 0.94, not 0.9399999976158142
-    return float(loss / len(split.targets)), float(shortest)
+        outputs = networks(inputs)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        shared = targets.expand(len(outputs), *targets.shape)
+        each = dataset.loss(outputs.flatten(0, 1), shared.flatten(0, 1), reduction="none")
+        losses = losses + each.view(len(outputs), -1).sum(1, dtype=torch.float64)
+        correct = correct + dataset.correct(outputs, shared)
+    found = (torch.stack([losses, correct]) / len(split.targets)).tolist()  # the one wait for the device
+    shortest = (str(np.float32(accuracy)) for accuracy in found[1])  # the float32 0.94, not 0.9399999976158142
+    return [(loss, float(accuracy)) for loss, accuracy in zip(found[0], shortest, strict=True)]

@@ -1,6 +1,6 @@
 """An optimiser step recorded as a CUDA graph and played back: one launch in place of hundreds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-Step = Callable[[Tensor, Tensor, Any], Tensor]  # inputs, targets, optimiser -> losses
+from ltl.streams import beside
+
+Step = Callable[[Sequence[Tensor], Any], Tensor]  # what it is given, optimiser -> losses
 
 _EAGER = 3  # steps before the recording: libraries and optimiser allocate what they keep
 
 
 class StepGraph:
-    """Runs `step` as it is a few times, then records and plays it back, reading its batch from fixed memory.
+    """Runs `step` as it is a few times, then records and plays it back, reading what it is given from fixed memory.
 
     Everything that the step reads or writes must stay where it is: whoever replaces masks or optimiser state makes a
     new graph. On a processor, where nothing can be recorded, playing back is running the step.
@@ -24,19 +26,19 @@ class StepGraph:
         self._step, self._optimizer, self._device = step, optimizer, device
         self._eager = 0
         self._play: Callable[[], Tensor] | None = None
-        self._inputs, self._targets = torch.empty(0), torch.empty(0)
+        self._given: list[Tensor] = []
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Do one step on a batch; return its losses, which the next call overwrites."""
+    def __call__(self, given: Sequence[Tensor]) -> Tensor:
+        """Do one step on what is given, tensors of the same shapes every time; the next call overwrites the losses."""
         if self._eager < _EAGER:
             self._eager += 1
-            return self._aside(partial(self._step, inputs, targets, self._optimizer))
+            return self._aside(partial(self._step, given, self._optimizer))
         if self._play is None:
-            self._inputs, self._targets = inputs.clone(), targets.clone()
-            self._play = self._recorded(partial(self._step, self._inputs, self._targets, self._optimizer))
+            self._given = [tensor.clone() for tensor in given]
+            self._play = self._recorded(partial(self._step, self._given, self._optimizer))
         else:
-            self._inputs.copy_(inputs)
-            self._targets.copy_(targets)
+            for mine, tensor in zip(self._given, given, strict=True):
+                mine.copy_(tensor)
         return self._play()
 
     def _recorded(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -56,14 +58,7 @@ class StepGraph:
 
     def _aside(self, step: Callable[[], Tensor]) -> Tensor:
         """Run `step` on a stream of its own, as what is to be recorded must have been."""
-        if self._device.type != "cuda":
-            return step()
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            losses = step()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        return losses
+        return beside([step], self._device, [])[0]
 
 
 def recordable(optimizer: Optimizer) -> bool:

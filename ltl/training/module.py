@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +23,9 @@ from ltl.training.order import DataOrder
 from ltl.training.sparse import SparseChain
 from ltl.training.start import Start
 from ltl.training.timeline import Position, Timeline
+
+# Numbers of networks, their function from inputs (b, *) to outputs (R, b, *), whether it leaves out inputs that are 0.
+Judged = tuple[list[int], Callable[..., Tensor], bool]
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,11 @@ class MaskedTraining(pl.LightningModule):
         sparse_inputs_below: float,
         stacked: bool,
         graph: bool,
+        compiled: bool,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.stack = Stack(networks, stacked=stacked)
+        self.stack = Stack(networks, stacked=stacked, compiled=compiled)
         self.streams, self.dataset, self.timeline = streams, dataset, timeline
         self.build_optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
         self.graph = graph  # optimiser steps are recorded and played back, where they can be
@@ -103,16 +108,21 @@ class MaskedTraining(pl.LightningModule):
         """Return every network's parameters and buffers by name, as views on the storage that is trained."""
         return self.stack.members()
 
-    def judged(self, number: int) -> tuple[Callable[..., Tensor], bool]:
-        """Return the function of one network for evaluations, and whether to hand it inputs without their zeros.
+    def judged(self) -> Iterator[Judged]:
+        """Yield the networks that are evaluated together: on a GPU all, on a processor each by itself.
 
         Where sparse products train, they evaluate too; inputs without their zeros are faster down to two thirds of that
         density.
         """
+        if self.device.type == "cuda" and self._sparse is None:
+            size = self.stack.size
+            yield list(range(size)), lambda inputs: self.stack(inputs.expand(size, *inputs.shape)), False
+            return
         below = self.sparse_below * (2 / 3 if self.sparse_inputs else 1)
-        if self._sparse is not None and self._densities[number] <= below:
-            return self._sparse.alone(number), False
-        return self.stack.alone(number), self.sparse_inputs
+        for number in range(self.stack.size):
+            few = self._sparse is not None and self._densities[number] <= below
+            network = self._sparse.alone(number) if self._sparse and few else self.stack.alone(number)
+            yield [number], partial(_alone, network), self.sparse_inputs and not few
 
     def hold(self, starts: Sequence[Start]) -> None:
         """Keep each network's pruned weights at its start's fill from now on, and set them to it."""
@@ -179,23 +189,29 @@ class MaskedTraining(pl.LightningModule):
         total = torch.zeros(self.stack.size, device=self.device)
         graph = self._step_graph(optimizer)
         steps = [step for step in range(start, stop) if (turn, step) not in self.timeline.idle]
+        indices = self._indices(start, stop)
         with self._sparse.lifted(optimizer) if self._sparse else nullcontext():
             for step in steps:
-                inputs, targets = self._batch(step)
+                given = self._given(indices[step - start], step)
                 self._set_lr(optimizer, step)
-                if step == steps[-1]:
-                    total += self.masked_step(inputs, targets, lightning_optimizer)
-                elif graph is not None and isinstance(inputs, Tensor):
-                    total += graph(inputs, targets)
+                last = step == steps[-1]
+                if graph is None:
+                    total += self.masked_step(given, lightning_optimizer if last else optimizer)
+                elif last:  # without gradients of its own, it plays back and counts
+                    total += lightning_optimizer.step(closure=partial(graph, given))
                 else:
-                    total += self.masked_step(inputs, targets, optimizer)
+                    total += graph(given)
         self.position = (turn, stop)
         self.interval_loss = self.interval_loss.to(total.device) + total
         self.interval_steps += len(steps)
         self.seconds += time.perf_counter() - begun
 
-    def masked_step(self, inputs: Tensor | SparseBatch, targets: Tensor, optimizer: Any) -> Tensor:
-        """Do one optimiser step on batches (R, b, *): backward, mask, clip, step; return the detached losses (R,)."""
+    def masked_step(self, given: Sequence[Any], optimizer: Any) -> Tensor:
+        """Do one optimiser step: backward, mask, clip, step; return the detached losses (R,).
+
+        `given` is (inputs, targets), batches of (R, b, *), or (indices,), (R, b), of what the step takes itself.
+        """
+        inputs, targets = given if len(given) == 2 else self.dataset.batches(given[0], [])
         outputs = self._sparse(inputs) if self._sparse and isinstance(inputs, Tensor) else self.stack(inputs)
         if self.stack.plain:
             losses = self.dataset.loss(outputs[0], targets[0]).unsqueeze(0)
@@ -237,17 +253,20 @@ class MaskedTraining(pl.LightningModule):
             for part in mine:
                 part.mul_(factor)
 
-    def _batch(self, step: int) -> tuple[Tensor | SparseBatch, Tensor]:
-        indices = [one.order.indices(key, step) for one, key in zip(self.streams, self._keys, strict=True)]
-        if self._processes > 1:
-            indices = [one[self._rank :: self._processes] for one in indices]
+    def _indices(self, start: int, stop: int) -> Tensor:
+        """Return the indices (stop − start, R, b) of the networks' batches at these steps."""
+        spans = [one.order.span(key, start, stop) for one, key in zip(self.streams, self._keys, strict=True)]
+        return torch.stack(spans, 1)[..., self._rank :: self._processes]
+
+    def _given(self, indices: Tensor, step: int) -> Sequence[Any]:
+        """Return what the optimiser step is given: batches at `indices` (R, b) or, where nothing is drawn, these."""
         if self._draws:
             for number in range(len(self.streams)):
                 self._seed_augmentation(number, step)
             self.stack.generators = self._generators
         if self.sparse_inputs and self._sparse is None:
             return self.dataset.sparse_batches(indices)
-        return self.dataset.batches(indices, self._generators)
+        return (indices,) if self.dataset.augment is None else self.dataset.batches(indices, self._generators)
 
     def _batch_of(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the whole batch of network `number` at the step that is due."""
@@ -271,8 +290,12 @@ class MaskedTraining(pl.LightningModule):
                 elif isinstance(group["lr"], Tensor) and group["lr"].device == self.device:
                     group["lr"].fill_(base * factor)  # a recorded step reads it there
                 else:
-                    group["lr"] = torch.tensor(base * factor, device=self.device)
+                    group["lr"] = torch.tensor(base * factor, dtype=torch.float32, device=self.device)
             self._lr_factor = factor
+
+
+def _alone(network: Callable[..., Tensor], inputs: Tensor | SparseBatch) -> Tensor:
+    return network(inputs).unsqueeze(0)
 
 
 class Chunks:

@@ -29,16 +29,17 @@ class DataOrder:
 
     def indices(self, turn: tuple[int, int], step: int) -> Tensor:
         """Return the indices (batch,) of optimiser step `step` in `turn`: a round, and a draw of its control."""
+        return self.span(turn, step, step + 1)[0]
+
+    def span(self, turn: tuple[int, int], start: int, stop: int) -> Tensor:
+        """Return the indices (stop − start, batch) of optimiser steps start … stop − 1 in `turn`."""
         key = self.key(turn)
-        first, begin = divmod(step * self.batch, self.examples)
-        end = begin + self.batch
-        if end <= self.examples:
-            return self._permutation(key, first)[begin:end]
-        parts, epoch = [], first
+        epoch, begin = divmod(start * self.batch, self.examples)
+        end, parts = begin + (stop - start) * self.batch, []
         while end > 0:
             parts.append(self._permutation(key, epoch)[max(0, begin) : end])
             begin, end, epoch = begin - self.examples, end - self.examples, epoch + 1
-        return torch.cat(parts)
+        return torch.cat(parts).view(stop - start, self.batch)
 
     def _permutation(self, key: tuple[int, ...], epoch: int) -> Tensor:
         name = (*key, epoch)
