@@ -91,7 +91,9 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         lr_schedule=lr_schedule(length=length, steps=partial(steps, key="lr_schedule")),
         seeds=Seeds(seed=cfg.seed, **cfg.seeds),
         trials=cfg.trials,
-        controls={str(arm): _control(control) for arm, control in cfg.control.items()},
+        controls={
+            str(arm): _control(str(arm), control, cfg.seeds.order_by_round) for arm, control in cfg.control.items()
+        },
         hardware=_hardware(cfg.hardware),
         loggers=[_logger(name, logger, folder) for name, logger in cfg.logger.items()],
         hardware_number=hardware_number,
@@ -194,7 +196,13 @@ def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
     return torch.device("cuda" if accelerator == "gpu" else "cpu")
 
 
-def _control(cfg: DictConfig) -> Control:
+def _control(arm: str, cfg: DictConfig, order_by_round: str) -> Control:
+    repeats = cfg.mask == "same" or (cfg.mask == "dense" and cfg.draws > 1)
+    if repeats and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same"):
+        raise LtlError(
+            f"control={arm} trains the same weights with the same mask again, in the same data order: set "
+            "seeds.order_by_round=fresh for another order in every draw."
+        )
     rounds = None if cfg.rounds == "all" else tuple(cfg.rounds)
     return Control(mask=cfg.mask, weights=cfg.weights, network=cfg.network, rounds=rounds, draws=cfg.draws)
 

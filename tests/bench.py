@@ -365,20 +365,16 @@ def gpu(root: Path, scale: int) -> None:
     network = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16)
     limit = bandwidth("cuda")
     hand = partial(resnet_loop, root, 128, 150 // scale, device="cuda")
-    fixed = ["dataset=cifar10", "model=resnet20", "dataset.augment=false", "dataset.limit=2000", "pruner.rounds=0"]
-    for hardware, graph, steps in (("gpu_bf16", "true", 500), ("gpu_bf16", "false", 30), ("gpu", "true", 100)):
-        more = [f"hardware={hardware}", f"hardware.graph={graph}", f"length={steps // scale}it", "trials=16"]
-        ours = partial(ltl_run, root, *fixed, *more)
+    resnet = ["dataset=cifar10", "model=resnet20", "dataset.augment=false", "dataset.limit=2000", "pruner.rounds=0"]
+
+    def stacked(hardware: str, graph: str, steps: int) -> None:
+        more = (f"hardware={hardware}", f"hardware.graph={graph}", f"length={steps // scale}it", "trials=16")
+        ours = partial(ltl_run, root, *resnet, *more)
         compare(f"ResNet-20, batch 128, 16 side by side, hardware={hardware}, graph={graph}", hand, ours)
-    for width in (2, 4):
-        moved = bytes_moved(network, torch.zeros(128, 3, 32, 32), width)
-        print(
-            f"bandwidth limit at {limit / 1e9:.0f} GB/s and {moved / 1e6:.0f} MB a step of {8 * width} bits: "
-            f"{limit / moved:.0f} network-steps/s",
-            flush=True,
-        )
-    fixed = ["dataset=mnist", "hardware=gpu", "trials=5", f"length={50_000 // scale}it", "eval_every=100it"]
+
+    stacked("gpu_bf16", "true", 500)
     begun = time.perf_counter()
+    fixed = ("dataset=mnist", "hardware=gpu", "trials=5", f"length={50_000 // scale}it", "eval_every=100it")
     speed = ltl_run(root, *fixed, "pruner.rounds=1")
     seconds = (time.perf_counter() - begun) / 2 * scale
     print(
@@ -386,6 +382,15 @@ def gpu(root: Path, scale: int) -> None:
         f"{17 * seconds / 60:.2f} min; {speed['evaluation']:.1%} of it evaluation",
         flush=True,
     )
+    for width in (2, 4):
+        moved = bytes_moved(network, torch.zeros(128, 3, 32, 32), width)
+        print(
+            f"bandwidth limit at {limit / 1e9:.0f} GB/s and {moved / 1e6:.0f} MB a step of {8 * width} bits: "
+            f"{limit / moved:.0f} network-steps/s",
+            flush=True,
+        )
+    stacked("gpu", "true", 60)
+    stacked("gpu_bf16", "false", 10)
 
 
 PARTS = {part.__name__: part for part in (lenet, stack, cores, sparse, inputs, rule, resnet, memory, gpu)}

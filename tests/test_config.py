@@ -23,10 +23,12 @@ Launch = Callable[..., Path]
 OPTIONS = {
     "allocation": ["erdos_renyi", "erdos_renyi_kernel", "global", "matched", "per_layer", "smart_ratio", "uniform"],
     "control": [
+        "dense_reordered",
         "none",
         "random_mask",
         "random_ticket",
         "reinit",
+        "reordered",
         "shuffled_inputs",
         "shuffled_units",
         "shuffled_weights",
@@ -50,6 +52,7 @@ OPTIONS = {
         "frankle2019_vgg19_warmup",
         "frankle2020_linear_mode_connectivity",
         "frankle2020_missing_the_mark",
+        "frankle2020_resnet20",
         "tanaka2020_synflow",
         "zhou2019_criteria",
         "zhou2019_signs",
@@ -254,6 +257,8 @@ def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
     more = ["pruner.rounds=0"] if option == "dense" else []
     if option == "matched":
         more = [f"pruner.allocation.like.ticket={launch('control=none', folder='found')}@2"]
+    if "reordered" in option:
+        more = ["seeds.order_by_round=fresh"]
     folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *more)
     rows = read_table(folder / "rounds.csv")
     expected = 1 if option == "dense" else 3

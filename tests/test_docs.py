@@ -213,7 +213,7 @@ def test_every_option_and_key_is_documented() -> None:
     plain = OmegaConf.to_container(composed(), resolve=True)
     documented = {name.split(".")[0] for name in page}
     assert {str(key) for key in plain} <= documented  # type: ignore[union-attr]
-    keys = {name for name in page if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name) and name.split(".")[0] in plain}  # type: ignore[operator]
+    keys = {name for name in page if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", name) and name.split(".")[0] in plain}  # type: ignore[operator]
     known = set()
     combinations = [(), ("optimizer=sgd",), ("lr_schedule=milestones",), ("initialiser=orthogonal",), ("model=conv2",)]
     combinations += [(f"pruner={name}",) for name in ("grasp", "optimal_brain_damage", "gradual", "rigl")]

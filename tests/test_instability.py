@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ltl import rebuild
+from ltl.errors import LtlError
 from ltl.instability import __main__ as command
 from ltl.instability.figure import word
 from ltl.instability.lines import ends_below, instability, line, pairs
@@ -20,7 +21,7 @@ Launch = Callable[..., Path]
 def test_the_line_is_that_of_the_two_networks(launch: Launch) -> None:
     """Two orders of one initialisation: error at each α by a forward pass written again; nothing else pairs."""
     folder = launch("trials=2", "seeds.init=0", "ends=true", "control=none", "pruner.rounds=1", "length=40it")
-    ends = ends_below([folder], "ticket")
+    ends = ends_below([folder], ["ticket"])
     assert len(ends) == 4
     [(a, b)] = pairs(ends)  # of round 0: the masks of round 1 differ
     assert [end.ticket.metadata["round"] for end in (a, b)] == ["0", "0"]
@@ -62,7 +63,7 @@ def test_statistics_of_batch_norm_are_interpolated_or_taken_anew(launch: Launch)
     """Taken anew, they are the means over batches of what each layer sees when the layers before use their batch's."""
     small = ("model=resnet20", "model.width=2", "model.blocks=[1]", "length=6it", "dataset.limit=60", "batch=20")
     folder = launch(*small, "trials=2", "seeds.init=0", "ends=true", "control=none", "pruner=dense", tiny=False)
-    [(a, b)] = pairs(ends_below([folder], "ticket"))
+    [(a, b)] = pairs(ends_below([folder], ["ticket"]))
     dataset = rebuild.dataset_of(a.ticket)
     plain = line(a, b, dataset, points=3, batch=30, recompute=False)
     anew = line(a, b, dataset, points=3, batch=30, recompute=True)
@@ -92,11 +93,51 @@ def test_arms_and_data_sets_are_not_mixed(launch: Launch, capsys: pytest.Capture
         )  # fmt: skip
     out = search.parent / "o"
     for arm in ("ticket", "reinit"):
-        [(a, b)] = pairs(ends_below([out], arm))
+        [(a, b)] = pairs(ends_below([out], [arm]))
         assert a.path.name == b.path.name == f"{arm}-0-round-02.safetensors"
     launch(f"ticket={search}@2", "dataset.validation=40", "ends=true", "control=none", folder="o/other")
     assert command.main([str(out)]) == 1
     assert "networks of several data sets or settings of one" in capsys.readouterr().err
+
+
+def test_copies_of_tickets_and_of_the_dense_network_from_several_steps(
+    launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Controls that repeat a training in other orders, at two rewind points: each kind by itself, two figures."""
+    for step in (0, 6):
+        launch(
+            "control=[reordered,dense_reordered]", "control.reordered.draws=2", "control.dense_reordered.draws=2",
+            "seeds.order_by_round=fresh", "pruner=imp_late", f"pruner.rewind_to={step}it", "pruner.rounds=1",
+            "ends=true", "trials=2", folder=f"sweep/{step}",
+        )  # fmt: skip
+    folder = launch("control=none", folder="sweep/other").parent
+    rows = read_table(folder / "0" / "rounds.csv")
+    losses = {(row["trial"], row["arm"], row["draw"]): row["train_loss"] for row in rows if row["round"] == "1"}
+    for trial in "01":
+        assert losses[trial, "reordered", "0"] == losses[trial, "ticket", "0"] != losses[trial, "reordered", "1"]
+        assert losses[trial, "dense_reordered", "0"] != losses[trial, "dense_reordered", "1"]
+    assert command.main([str(folder), "--arm", "reordered", "dense_reordered", "--points", "3"]) == 0
+    table = read_table(folder / "instability.csv")
+    kinds = {(row["arm"], row["rewind_step"], row["density"] == "1.0") for row in table}
+    assert kinds == {("reordered", k, False) for k in "06"} | {("dense_reordered", k, True) for k in "06"}
+    assert len(table) == 4 * 2 * 3  # kinds, trials, places
+    data = read_table(folder / "figures" / "instability.csv")
+    assert {row["rewind_step"] for row in data} == {"0", "6"}
+    curves = read_table(folder / "figures" / "error_along_lines.csv")
+    of_one = [row for row in table if (row["arm"], row["rewind_step"], row["alpha"]) == ("reordered", "6", "0.5")]
+    mean = sum(float(row["test_error"]) for row in of_one) / 2
+    [drawn] = [
+        row
+        for row in curves
+        if row["kind"].startswith("reordered") and "k = 6" in row["kind"] and row["alpha"] == "0.5"
+    ]
+    assert float(drawn["mean"]) == pytest.approx(100 * mean)
+    assert capsys.readouterr().out.count("not judged (n = 2)") == 4
+
+
+def test_copies_in_one_order_would_be_one_training(launch: Launch) -> None:
+    with pytest.raises(LtlError, match=r"^control=reordered trains .* again.*seeds\.order_by_round=fresh"):
+        launch("control=[reordered]", "seeds.order_by_round=same")
 
 
 def test_instability_and_its_words() -> None:

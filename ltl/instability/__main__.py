@@ -6,7 +6,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ltl.errors import LtlError
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
     from ltl.report.statistics import Interval
 
 _COLUMNS = (
-    "round density init_sha256 mask_sha256 a b alpha train_error test_error train_instability test_instability distance"
+    "arm round density rewind_step init_sha256 mask_sha256 a b alpha train_error test_error train_instability "
+    "test_instability distance"
 ).split()
 
 
@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or sweeps of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the first folder)")
-    parser.add_argument("--arm", default="ticket", help="the arm to compare (default: ticket; or a control's name)")
+    parser.add_argument(
+        "--arm", nargs="+", default=["ticket"], help="the arms, each by itself (default: ticket; or controls' names)"
+    )
     parser.add_argument("--points", type=int, default=30, metavar="N", help="places on each line (30, as published)")
     parser.add_argument(
         "--recompute", action="store_true", help="BatchNorm's statistics anew from the training set, not interpolated"
@@ -53,10 +55,10 @@ def _run(options: argparse.Namespace) -> None:
 
     from ltl import rebuild
     from ltl.console import print_table, terminal
-    from ltl.instability.figure import draw, word
-    from ltl.instability.lines import ends_below, instability, line, pairs
+    from ltl.instability.figure import Measured, Start, draw, draw_lines, word
+    from ltl.instability.lines import Kind, Line, ends_below, instability, line, pairs
     from ltl.report.statistics import two_sided
-    from ltl.report.words import percent
+    from ltl.report.words import count, percent
     from ltl.results import write_table
 
     out, recompute = options.out or options.folders[0], options.recompute
@@ -70,39 +72,39 @@ def _run(options: argparse.Namespace) -> None:
     dataset = rebuild.dataset_of(found[0][0].ticket)
     console = terminal()
     rows = []
-    values: dict[str, defaultdict[float, defaultdict[str, list[float]]]] = {
-        split: defaultdict(lambda: defaultdict(list)) for split in ("test", "train")
-    }
+    measured: defaultdict[Kind, defaultdict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for a, b in track(found, "between pairs", console=console, disable=not console.is_terminal):
         between = line(a, b, dataset, points=options.points, batch=1000, recompute=recompute)
-        metadata = a.ticket.metadata
-        files = [os.path.relpath(end.path, out) for end in (a, b)]
-        rise = {"train": instability(between.train), "test": instability(between.test)}
-        for split, value in rise.items():
-            values[split][float(metadata["density"])][metadata["init_sha256"]].append(value)
+        measured[a.kind][a.began[0]].append(between)
+        fixed = {
+            **dict(zip(("arm", "density", "rewind_step"), a.kind, strict=True)),
+            **dict(zip(("init_sha256", "mask_sha256"), a.began[:2], strict=True)),
+            **{name: os.path.relpath(end.path, out) for name, end in (("a", a), ("b", b))},
+            "round": a.ticket.metadata["round"],
+            "train_instability": instability(between.train),
+            "test_instability": instability(between.test),
+            "distance": between.distance,
+        }
         for alpha, train, test in zip(between.alphas, between.train, between.test, strict=True):
-            cells = (
-                metadata["round"], metadata["density"], *a.began, *files, alpha, train, test,
-                rise["train"], rise["test"], between.distance,
-            )  # fmt: skip
-            rows.append(dict(zip(_COLUMNS, cells, strict=True)))
+            rows.append({**fixed, "alpha": alpha, "train_error": train, "test_error": test})
     write_table(out / "instability.csv", _COLUMNS, rows)
-    splits = {
-        split: [
-            (density, [fmean(pair) for pair in starts.values()]) for density, starts in sorted(by_density.items())[::-1]
-        ]
-        for split, by_density in values.items()
-    }
-    most = max(len(starts) for _, starts in splits["test"])
+    kinds = sorted(measured, key=lambda kind: (kind.arm, -kind.density, kind.step))
+    by_kind = [Measured(kind, [Start.of(lines) for lines in measured[kind].values()]) for kind in kinds]
+    most = max(len(one.starts) for one in by_kind)
     statistics = "BatchNorm recomputed" if recompute else "all entries interpolated"
-    drawing = draw(splits, f"{dataset.name} · {len(found)} pairs · n = {most} starts · {statistics}", out / "figures")
+    subtitle = f"{dataset.name} · {len(found)} pairs · n = {most} starts · {statistics}"
+    drawings = [draw(by_kind, subtitle, out / "figures"), draw_lines(by_kind, subtitle, out / "figures")]
     table = [
-        [percent(density), str(len(on_test)), _shown(two_sided(on_test)), _shown(two_sided(on_train)), word(on_test)]
-        for (density, on_test), (_, on_train) in zip(splits["test"], splits["train"], strict=True)
-    ]
-    header = ["density (%)", "starts", "test instability (%)", "train instability (%)", "verdict (test)"]
-    print_table(console, header, table, left=header[4:])
-    for path in (out / "instability.csv", *drawing.paths):
+        [
+            kind.arm, percent(kind.density), count(kind.step), str(len(starts)),
+            _shown(two_sided([one.test for one in starts])), _shown(two_sided([one.train for one in starts])),
+            word([one.test for one in starts]),
+        ]
+        for kind, starts in by_kind
+    ]  # fmt: skip
+    header = ["arm", "density (%)", "k", "starts", "test instability (%)", "train instability (%)", "verdict (test)"]
+    print_table(console, header, table, left=(header[0], header[-1]))
+    for path in (out / "instability.csv", *(path for drawing in drawings for path in drawing.paths)):
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.optim.swa_utils import update_bn
@@ -12,6 +13,7 @@ from ltl import rebuild
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.masks import Tensors
+from ltl.report.words import count, percent
 from ltl.tickets import Ticket, effective, load
 from ltl.training.evaluation import evaluate
 
@@ -24,9 +26,27 @@ class End:
     ticket: Ticket  # of what it was trained to: `state` is the trained weights
 
     @property
-    def began(self) -> tuple[str, str]:
-        """What it was trained from: the hashes of its start and of its mask."""
-        return self.ticket.metadata["init_sha256"], self.ticket.metadata["mask_sha256"]
+    def began(self) -> tuple[str, str, str]:
+        """What it was trained from: the hashes of its start and of its mask, and the step of the start."""
+        metadata = self.ticket.metadata
+        return metadata["init_sha256"], metadata["mask_sha256"], metadata["rewind_step"]
+
+    @property
+    def kind(self) -> "Kind":
+        """What it is a copy of, but for the draw."""
+        metadata = self.ticket.metadata
+        return Kind(self.path.name.split("-")[0], float(metadata["density"]), int(metadata["rewind_step"]))
+
+
+class Kind(NamedTuple):
+    """What networks have in common whose instabilities are averaged."""
+
+    arm: str
+    density: float
+    step: int  # k: that of the start
+
+    def __str__(self) -> str:
+        return f"{self.arm.replace('_', ' ')}, density {percent(self.density)}%, k = {count(self.step)}"
 
 
 @dataclass(frozen=True)
@@ -39,25 +59,27 @@ class Line:
     distance: float  # ‖W_a − W_b‖ over all kept weights
 
 
-def ends_below(folders: Sequence[Path], arm: str) -> list[End]:
-    """Return the trained networks of one arm below `folders`; LtlError if there are none, or of several data sets."""
-    paths = sorted({path for folder in folders for path in folder.rglob(f"ends/trial-*/{arm}-*.safetensors")})
-    where = ", ".join(map(str, folders))
-    if not paths:
-        raise LtlError(
-            f"{where}: no trained weights of {arm} here (ends/trial-*/{arm}-*.safetensors); run with ends=true."
-        )
-    ends = [End(path, load(path)) for path in paths]
+def ends_below(folders: Sequence[Path], arms: Sequence[str]) -> list[End]:
+    """Return the trained networks of some arms below `folders`; LtlError if one has none, or for several data sets."""
+    where, found = ", ".join(map(str, folders)), []
+    for arm in arms:
+        paths = {path for folder in folders for path in folder.rglob(f"ends/trial-*/{arm}-*.safetensors")}
+        if not paths:
+            raise LtlError(
+                f"{where}: no trained weights of {arm} here (ends/trial-*/{arm}-*.safetensors); run with ends=true."
+            )
+        found += sorted(paths)
+    ends = [End(path, load(path)) for path in found]
     if len({end.ticket.metadata.get("dataset") for end in ends}) > 1:
         raise LtlError(f"{where}: networks of several data sets or settings of one; give the folders of one.")
     return ends
 
 
 def pairs(ends: Sequence[End]) -> list[tuple[End, End]]:
-    """Return every two ends that began from the same weights with the same mask and differ at all."""
-    groups: dict[tuple[str, str], list[End]] = {}
+    """Return every two ends of one kind that began from the same weights with the same mask and differ at all."""
+    groups: dict[tuple[Kind, tuple[str, ...]], list[End]] = {}
     for end in ends:
-        groups.setdefault(end.began, []).append(end)
+        groups.setdefault((end.kind, end.began), []).append(end)
     return [pair for group in groups.values() for pair in combinations(group, 2) if not _same(*pair)]
 
 

@@ -32,6 +32,8 @@ _SHORT: Mapping[str, str] = {
     "shuffled_weights": "shuffled weights",
     "random_ticket": "random ticket",
     "small_dense": "small dense",
+    "reordered": "other orders",
+    "dense_reordered": "dense, other orders",
 }
 _LATEX: Mapping[str, str] = {
     **{letter: f"\\{letter}" for letter in "%&_#${}"},

@@ -69,6 +69,8 @@ _ARMS: Mapping[str, str] = {
     "shuffled_weights": "same mask, weights shuffled among its places",
     "random_ticket": "random mask and fresh initialisation, same layer densities",
     "small_dense": "small dense network with as many weights",
+    "reordered": "the ticket again, in other data orders",
+    "dense_reordered": "all weights from the rewind point, in other data orders",
 }
 
 
