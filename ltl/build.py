@@ -57,12 +57,18 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     device = _device(cfg.hardware.accelerator)
     _set_up(cfg.hardware)
     load = _instantiate(cfg.dataset, "dataset", "split_generator")
-    dataset = load(split_generator=generator("order", 0, "split")).to(device)
-    if cfg.hardware.precision == "64-true":
-        dataset = dataset.double()
-    examples = len(dataset.train)
-    if cfg.batch > examples:
-        raise LtlError(f"batch={cfg.batch} is larger than the {examples} training examples of {dataset.name}.")
+    clean = load(split_generator=generator("order", 0, "split"))
+    corrupt = _instantiate(cfg.corruption, "corruption", "dataset", "generator")
+    corrupted = corrupt(clean, generator=generator("order", 0, "corruption"))
+    kinds = [clean] if corrupted is clean else [clean, corrupted]
+    kinds = [(one.double() if cfg.hardware.precision == "64-true" else one).to(device) for one in kinds]
+    clean, dataset = kinds[0], kinds[-1]
+    examples = len(clean.train)  # an epoch, also where the search sees fewer
+    if cfg.batch > len(dataset.train):
+        seen = "" if len(dataset.train) == examples else f" that corruption leaves of the {examples}"
+        raise LtlError(
+            f"batch={cfg.batch} is larger than the {len(dataset.train)} training examples{seen} of {dataset.name}."
+        )
 
     def steps(text: str, key: str = "length") -> int:
         return lengths.parse(text, key).steps(examples=examples, batch=cfg.batch)
@@ -76,6 +82,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     built = Experiment(
         folder=folder,
         dataset=dataset,
+        clean=clean,
         model=_instantiate(cfg.model, "model", "input_shape", "outputs"),
         weight_init=_instantiate(cfg.initialiser, "initialiser", "weight", "generator"),
         pruner=_pruner(cfg.pruner),
@@ -197,14 +204,14 @@ def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
 
 
 def _control(arm: str, cfg: DictConfig, order_by_round: str) -> Control:
-    repeats = cfg.mask == "same" or (cfg.mask == "dense" and cfg.draws > 1)
+    repeats = cfg.data == "same" and (cfg.mask == "same" or (cfg.mask == "dense" and cfg.draws > 1))
     if repeats and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same"):
         raise LtlError(
             f"control={arm} trains the same weights with the same mask again, in the same data order: set "
             "seeds.order_by_round=fresh for another order in every draw."
         )
     rounds = None if cfg.rounds == "all" else tuple(cfg.rounds)
-    return Control(mask=cfg.mask, weights=cfg.weights, network=cfg.network, rounds=rounds, draws=cfg.draws)
+    return Control(**{**plain(cfg), "rounds": rounds})
 
 
 def _hardware(cfg: DictConfig) -> Hardware:
@@ -235,6 +242,7 @@ def _provenance(cfg: DictConfig) -> dict[str, str]:
     return {
         "model": json.dumps(model, sort_keys=True),
         "dataset": json.dumps(dataset, sort_keys=True),
+        "corruption": json.dumps(plain(cfg.corruption), sort_keys=True),
         "pruner": cfg.pruner.name,
         "revision": revision(),
         "versions": json.dumps(versions(), sort_keys=True),

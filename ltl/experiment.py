@@ -93,6 +93,7 @@ class Job:
     name: str  # of its checkpoint
     networks: tuple[Network, ...]
     model: Callable[[], "partial[nn.Module]"]  # called when its turn comes
+    dataset: Dataset
     timeline: Timeline
     make_cycle: Callable[..., PruneRewind | Retrain]
     stacked: bool
@@ -126,7 +127,8 @@ class Experiment:
     """All that a run consists of, built; lengths are in optimiser steps."""
 
     folder: Path
-    dataset: Dataset
+    dataset: Dataset  # that the search sees
+    clean: Dataset  # the same without its corruption
     model: "partial[nn.Module]"
     weight_init: WeightInit
     pruner: Pruner
@@ -244,6 +246,7 @@ class Experiment:
             f"{name}-ticket",
             networks,
             lambda: self.model,
+            self.dataset,
             self._timeline(first, marks, idle),
             make_cycle,
             len(trials) > 1,
@@ -263,7 +266,7 @@ class Experiment:
                 ((trial, "ticket", 0, turn), _number(load(path), "rewind_step"), partial(self._given, path))
                 for (trial, turn), path in mine.items()
             ]
-            yield from self._retrained(members, lambda: self.model, done)
+            yield from self._retrained(members, lambda: self.model, self.dataset, done)
             yield from self._controls(mine, done)
 
     def _given(self, path: Path) -> Start:
@@ -283,14 +286,15 @@ class Experiment:
                 for trial, turn in wanted
                 for draw in range(control.draws)
             ]
+            dataset = self.clean if control.data == "clean" else self.dataset
             if control.network == "same":
-                yield from self._retrained(members, lambda: self.model, done)
+                yield from self._retrained(members, lambda: self.model, dataset, done)
                 continue
             for turn in sorted({turn for _, turn in wanted}):
                 paths = {trial: found[trial, at] for trial, at in wanted if at == turn}
                 for group in self._of_one_size(paths.values()):
                     alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
-                    yield from self._retrained(alike, partial(self._small, group[0]), done)
+                    yield from self._retrained(alike, partial(self._small, group[0]), dataset, done)
 
     def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Return the tickets of one round, those together that keep as many weights; all those of one search do."""
@@ -305,6 +309,7 @@ class Experiment:
         self,
         members: Sequence[tuple[Key, int, Callable[[], Start]]],
         model: Callable[[], "partial[nn.Module]"],
+        dataset: Dataset,
         done: Callable[[Key], bool],
     ) -> Iterator[Job]:
         """Yield the jobs that train `members` (key, first step, start): side by side, or one by one."""
@@ -317,7 +322,7 @@ class Experiment:
                 # Named for all its networks: a resume that adds controls may form other groups.
                 digest = hashlib.sha256(repr([key for key, _ in group]).encode()).hexdigest()[:12]
                 name = f"{group[0][0][1]}-{digest}"
-                yield Job(name, networks, model, self._timeline([step]), Retrain, together)
+                yield Job(name, networks, model, dataset, self._timeline([step]), Retrain, together)
 
     def _rewind_step(self, path: Path) -> int:
         return _number(load(path), "rewind_step") if self.tickets else self.rewind_step

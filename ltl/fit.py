@@ -19,6 +19,7 @@ from ltl.callbacks.progress import RunProgress, ShowProgress
 from ltl.callbacks.record import Record
 from ltl.callbacks.retrain import Retrain
 from ltl.dashboard.tracking import Tracking
+from ltl.datasets.dataset import Dataset
 from ltl.errors import Diverged
 from ltl.experiment import Experiment, Job
 from ltl.masks import Tensors
@@ -78,8 +79,8 @@ def _fit(
     cycle, trials = job.cycle(), [network.trial for network in job.networks]
     module = MaskedTraining(
         networks=[_network(experiment, job.model(), trial) for trial in trials],
-        streams=[_streams(experiment, trial) for trial in trials],
-        dataset=experiment.dataset,
+        streams=[_streams(experiment, job.dataset, trial) for trial in trials],
+        dataset=job.dataset,
         timeline=job.timeline,
         optimizer=experiment.optimizer,
         lr_schedule=experiment.lr_schedule,
@@ -148,8 +149,8 @@ def _network(experiment: Experiment, model: "partial[nn.Module]", trial: int) ->
     return network
 
 
-def _streams(experiment: Experiment, trial: int) -> Streams:
-    inputs = experiment.dataset.train.inputs
+def _streams(experiment: Experiment, dataset: Dataset, trial: int) -> Streams:
+    inputs = dataset.train.inputs
     order = DataOrder(
         examples=len(inputs),
         batch=experiment.batch,

@@ -79,6 +79,8 @@ def _stored(folder: Path, whole: DictConfig) -> DictConfig:
     _fill(stored, whole)
     for section in ("hardware", "report"):
         _fill(stored[section], whole[section])
+    for arm in set(stored.get("control") or ()) & set(whole.control):
+        _fill(stored.control[arm], whole.control[arm])
     with _naming(folder / ".hydra" / "config.yaml"):
         schema.check(stored)
     return stored

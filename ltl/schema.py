@@ -101,6 +101,7 @@ _SCHEMA: dict[str, Allowed] = {
     "control.*.mask": choice("same", "shuffled", "shuffled_inputs", "shuffled_units", "dense"),
     "control.*.weights": choice("rewound", "shuffled", "fresh"),
     "control.*.network": choice("same", "small"),
+    "control.*.data": choice("same", "clean"),
     "control.*.rounds": Allowed(
         lambda value: value == "all" or (isinstance(value, list) and all(is_whole(one) and one >= 1 for one in value)),
         "all, or a list of rounds such as [3,7,12]",
@@ -161,6 +162,8 @@ _SCHEMA: dict[str, Allowed] = {
         lambda value: is_number(value) and value > 0, "numbers above 0, one for each channel", least=1
     ),
     "dataset.padding": whole(0, " of pixels"),
+    "corruption.labels": _SWITCH,
+    "corruption.fraction": number(lambda value: 0 <= value <= 1, "a fraction of the training examples, from 0 to 1"),
     **{f"logger.wandb.{name}": _TEXT for name in ("project", "job_type", "name")},
     "logger.wandb.entity": or_null(_TEXT, "for the key's own"),
     "logger.wandb.group": or_null(_TEXT, "for a job's sweep, else the experiment"),
@@ -173,7 +176,8 @@ _SCHEMA: dict[str, Allowed] = {
 MAY_CHANGE = ("logger", "hardware", "report", "tags")  # on a resume
 # Sections that are handed to what their `_target_` names: it decides which other keys there may be, and which must be.
 _PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
-_TARGETS = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", *(f"pruner.{part}" for part in _PARTS))
+_WHOLE = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", "corruption")
+_TARGETS = (*_WHOLE, *(f"pruner.{part}" for part in _PARTS))
 _OPTIONAL = ("pruner.replacement.drop", "pruner.replacement.grow")
 _FREE = (*(f"{section}." for section in (*_TARGETS, *_OPTIONAL)), "logger.", "claim.")
 _REQUIRED = (
@@ -245,7 +249,7 @@ def _shown(value: Any) -> str:
 
 def _check_sections(plain: dict[str, Any]) -> None:
     """Check the groups that hold any number of named members."""
-    members = {"control": ("mask", "weights", "network", "rounds", "draws"), "logger": ("_target_",)}
+    members = {"control": ("mask", "weights", "network", "data", "rounds", "draws"), "logger": ("_target_",)}
     write = {"control": "control=[reinit,random_mask], or control=none", "logger": "logger=csv, wandb or none"}
     for group, keys in members.items():
         section = plain.get(group)

@@ -23,6 +23,7 @@ Launch = Callable[..., Path]
 OPTIONS = {
     "allocation": ["erdos_renyi", "erdos_renyi_kernel", "global", "matched", "per_layer", "smart_ratio", "uniform"],
     "control": [
+        "clean",
         "dense_reordered",
         "none",
         "random_mask",
@@ -34,6 +35,7 @@ OPTIONS = {
         "shuffled_weights",
         "small_dense",
     ],
+    "corruption": ["none", "random_labels", "random_pixels", "subset"],
     "dataset": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist"],
     "debug": ["fast"],
     "experiment": [
@@ -53,6 +55,7 @@ OPTIONS = {
         "frankle2020_linear_mode_connectivity",
         "frankle2020_missing_the_mark",
         "frankle2020_resnet20",
+        "su2020_sanity_checks",
         "tanaka2020_synflow",
         "zhou2019_criteria",
         "zhou2019_signs",
@@ -89,6 +92,7 @@ OPTIONS = {
         "grasp",
         "grasp_inverted",
         "grasp_magnitude",
+        "hybrid",
         "imp",
         "imp_late",
         "imp_oneshot",
@@ -135,6 +139,7 @@ DEFAULTS = {
     "allocation": "per_layer",
     "dataset": "digits",
     "hardware": "cpu",
+    "corruption": "none",
     "initialiser": "glorot_normal",
     "lr_schedule": "constant",
     "model": "lenet_300_100",
@@ -145,9 +150,9 @@ DEFAULTS = {
     "logger": "csv",
 }
 KEYS = {
-    "batch", "claim", "clip", "control", "dataset", "draws", "ends", "eval_every", "hardware", "initialiser", "length",
-    "logger", "lr_schedule", "model", "optimizer", "plan", "pruner", "recipe", "report", "resume", "rewinding_note",
-    "seed", "seeds", "tags", "ticket", "trials",
+    "batch", "claim", "clip", "control", "corruption", "dataset", "draws", "ends", "eval_every", "hardware",
+    "initialiser", "length", "logger", "lr_schedule", "model", "optimizer", "plan", "pruner", "recipe", "report",
+    "resume", "rewinding_note", "seed", "seeds", "tags", "ticket", "trials",
 }  # fmt: skip
 RELIED_ON = [
     "seed", "seeds.init", "seeds.order", "seeds.augmentation", "seeds.mask", "seeds.order_by_round", "trials", "draws",

@@ -67,6 +67,9 @@ def not_comparable(run: Run, claim: Claim) -> str | None:
     differences = []
     if run.status.get("dataset", {}).get("canonical") is not True:
         differences.append("data: not the canonical files")
+    corruption = run.setting("corruption._target_")
+    if "corruption._target_" not in claim.setting and corruption not in (None, "ltl.datasets.corruptions.none"):
+        differences.append(f"data: {str(corruption).rpartition('.')[2]} in the training set")
     for key, published in claim.setting.items():
         given = run.setting(key)
         if not _same(given, published):

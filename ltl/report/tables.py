@@ -32,6 +32,7 @@ _SHORT: Mapping[str, str] = {
     "shuffled_weights": "shuffled weights",
     "random_ticket": "random ticket",
     "small_dense": "small dense",
+    "clean": "clean data",
     "reordered": "other orders",
     "dense_reordered": "dense, other orders",
 }

@@ -32,6 +32,7 @@ _METHODS: Mapping[str, str] = {
     "rigl": "RigL",
     "set": "SET",
     "gradual": "gradual magnitude pruning",
+    "hybrid": "hybrid tickets",
     "dense": "dense",
     "finetune": "magnitude pruning",
     "lr_rewind": "magnitude pruning",
@@ -69,6 +70,7 @@ _ARMS: Mapping[str, str] = {
     "shuffled_weights": "same mask, weights shuffled among its places",
     "random_ticket": "random mask and fresh initialisation, same layer densities",
     "small_dense": "small dense network with as many weights",
+    "clean": "the ticket trained on uncorrupted data",
     "reordered": "the ticket again, in other data orders",
     "dense_reordered": "all weights from the rewind point, in other data orders",
 }

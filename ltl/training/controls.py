@@ -18,13 +18,15 @@ class Control:
 
     mask: the ticket's own, permuted within each layer (freely, or so that each input or each unit keeps its count), or
     all ones. weights: the ticket's rewind point, the same permuted among the kept places of each layer, or a fresh
-    initialisation, trained from step 0. network: the ticket's, or a small one of as many weights. rounds: those of the
-    search to be compared (None = all that prune). draws: random repetitions.
+    initialisation, trained from step 0. network: the ticket's, or a small one of as many weights. data: what the search
+    saw, or that without its corruption. rounds: those of the search to be compared (None = all that prune). draws:
+    random repetitions.
     """
 
     mask: Literal["same", "shuffled", "shuffled_inputs", "shuffled_units", "dense"]
     weights: Literal["rewound", "shuffled", "fresh"]
     network: Literal["same", "small"]
+    data: Literal["same", "clean"]
     rounds: tuple[int, ...] | None
     draws: int
 
