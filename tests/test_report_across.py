@@ -172,12 +172,23 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
     ltl.report.show(ltl.report.write([tmp_path]), brief=True)
     printed = capsys.readouterr().out
     page, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "figures" / "comparisons.md").read_text()
-    cells = ["A beats B", "pruner=a − pruner=b", "above 0", "80.0, 64.0", "3", "+0.55 ± 0.37", "0.048", "holds"]
+    quantity = "test accuracy at early stop"
+    cells = [
+        "A beats B",
+        quantity,
+        "pruner=a − pruner=b",
+        "above 0",
+        "80.0, 64.0",
+        "3",
+        "+0.55 ± 0.37",
+        "0.048",
+        "holds",
+    ]
     assert f"| {' | '.join(cells)} |" in markdown
     for text in (page, printed):
         assert "What the claim compares" in text
         assert all(cell in text for cell in cells)
-        assert "A or B? (selected on test)" in text
+        assert "best test accuracy (selected on test)" in text
     assert "not stated" in markdown
     assert (tmp_path / "figures" / "comparisons.tex").read_text().startswith("% p\n\\begin{tabular}")
     ltl.report.write([tmp_path / "a"])

@@ -160,7 +160,8 @@ def _named(settings: Mapping[str, Any]) -> str:
 def _table(judged: Sequence[Judged]) -> Table:
     body = [
         [
-            each.claimed.sentence + (" (selected on test)" if each.claimed.quantity.selected_on_test else ""),
+            each.claimed.sentence,
+            each.claimed.quantity.words + (" (selected on test)" if each.claimed.quantity.selected_on_test else ""),
             f"{_named(each.claimed.first)} − {_named(each.claimed.second)}",
             "above 0" if each.claimed.stated else "not stated",
             _densities(each.densities),
@@ -171,7 +172,17 @@ def _table(judged: Sequence[Judged]) -> Table:
         ]
         for each in judged
     ]
-    header = ["comparison", "difference", "published", "densities (%)", "pairs", "measured (pp)", "p (Holm)", "verdict"]
+    header = [
+        "comparison",
+        "quantity",
+        "difference",
+        "published",
+        "densities (%)",
+        "pairs",
+        "measured (pp)",
+        "p (Holm)",
+        "verdict",
+    ]
     return Table(header, body)
 
 

@@ -19,9 +19,9 @@ from ltl.report.words import count, dataset_name
 if TYPE_CHECKING:
     from ltl.report.report import Section
 
-_TEXT_COLUMNS = ("verdict", "figure", "source", "setting", "comparison", "difference")
+_TEXT_COLUMNS = ("verdict", "figure", "source", "setting", "comparison", "quantity", "difference")
 _ACROSS_WORDS = (
-    "Differences of test accuracy, averaged over the densities in each trial and paired by θ₀; ± is half the width of "
+    "Differences are averaged over the densities in each trial and paired by θ₀; ± is half the width of "
     "the two-sided 95% confidence interval. Verdicts go by p values corrected by Holm over the table, see "
     "docs/verdicts.md."
 )

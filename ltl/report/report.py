@@ -114,7 +114,7 @@ def show(report: Report, *, brief: bool = False) -> None:
             _print_table(console, section.claims.without("source", "measured at"))
     for each in report.across:
         console.print(f"\n[bold]What the claim compares[/bold]: {escape(each.claim.source)}", highlight=False)
-        _print_table(console, each.table.without("difference") if narrow else each.table)
+        _print_table(console, each.table.without("quantity", "difference") if narrow else each.table)
     if report.differences is not None:
         first, second = report.differences.names
         console.print(f"\n[bold]Differences[/bold]: {first} − {second}, paired by θ₀, 95% intervals", highlight=False)
@@ -188,4 +188,6 @@ def _markdown_across(across: Across) -> str:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    print_table(console, table.header, table.rows, left=("setting", "verdict", "figure", "comparison", "difference"))
+    print_table(
+        console, table.header, table.rows, left=("setting", "verdict", "figure", "comparison", "quantity", "difference")
+    )
