@@ -173,6 +173,23 @@ _SCHEMA: dict[str, Allowed] = {
     "*._target_": _TEXT,
     "*._partial_": _SWITCH,
 }
+_SETTINGS = Allowed(
+    lambda value: isinstance(value, dict) and bool(value), "settings by key, such as {pruner.name: imp}"
+)
+_COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
+    "sentence": _TEXT,
+    "quantity": choice("accuracy", "end_accuracy", "best_accuracy"),
+    "better": _SETTINGS,
+    "worse": _SETTINGS,
+    "between": Allowed(
+        lambda value: isinstance(value, list) and len(value) == 2 and all(map(_SETTINGS.test, value)),
+        "two settings, such as [{pruner.name: imp}, {pruner.name: rigl}]",
+    ),
+    "densities": or_null(
+        list_of(lambda value: is_number(value) and 0 < value < 1, "fractions between 0 and 1", least=1),
+        "for all that both measured",
+    ),
+}
 MAY_CHANGE = ("logger", "hardware", "report", "tags")  # on a resume
 # Sections that are handed to what their `_target_` names: it decides which other keys there may be, and which must be.
 _PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
@@ -203,6 +220,7 @@ def check(cfg: DictConfig) -> None:
     for key in _REQUIRED:
         if key not in found:
             raise LtlError(f"{key} is missing: it was deleted, or its section was replaced; give it a value.")
+    _check_comparisons(plain.get("claim"))
     _check_together(plain)
 
 
@@ -228,12 +246,17 @@ def _check_one(key: str, value: Any) -> None:
     if allowed is None and _allowed(key.rpartition(".")[0]) is not None:  # a section stands where a value should be
         key, _, name = key.rpartition(".")
         allowed, value = _allowed(key), {name: value}
-    if allowed is not None and not allowed.test(value):
-        raise LtlError(f"{key}={_shown(value)} is not possible: it must be {allowed.words}.")
+    if allowed is not None:
+        _check_value(key, value, allowed)
     if allowed is None and not key.startswith(_FREE) and key not in ("claim", "control", "logger"):
         near = difflib.get_close_matches(key, [name for name in _SCHEMA if "*" not in name], 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise LtlError(f"{key}={_shown(value)} is not possible: nothing reads a key of this name.{hint}")
+
+
+def _check_value(key: str, value: Any, allowed: Allowed) -> None:
+    if not allowed.test(value):
+        raise LtlError(f"{key}={_shown(value)} is not possible: it must be {allowed.words}.")
 
 
 def _allowed(key: str) -> Allowed | None:
@@ -258,6 +281,22 @@ def _check_sections(plain: dict[str, Any]) -> None:
         )
         if not whole:
             raise LtlError(f"{group}={_shown(section)} is not possible: write {write[group]}.")
+
+
+def _check_comparisons(claim: Any) -> None:
+    """Check the order of settings that a claim states, entry by entry."""
+    given = claim.get("comparisons", []) if isinstance(claim, dict) else []
+    _check_value("claim.comparisons", given, list_of(lambda entry: isinstance(entry, dict), "comparisons"))
+    for place, entry in enumerate(given):
+        named = f"claim.comparisons[{place}]"
+        sides = set(entry) - {"sentence", "quantity", "densities"}
+        if not {"sentence", "quantity"} <= set(entry) or sides not in ({"better", "worse"}, {"between"}):
+            raise LtlError(
+                f"{named}={_shown(entry)} is not possible: it must have sentence, quantity, and either better and "
+                "worse or between; it may have densities, and nothing else."
+            )
+        for key, value in entry.items():
+            _check_value(f"{named}.{key}", value, _COMPARISON[key])
 
 
 def _check_together(plain: dict[str, Any]) -> None:

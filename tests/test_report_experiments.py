@@ -113,3 +113,15 @@ def test_every_job_of_a_sweep_over_pruners_is_a_test_of_the_claim(name: str, pru
     assert not_comparable(run, claim) is None
     assert run.setting("pruner.rounds") == experiment(name)[0].setting("pruner.rounds")
     schema.check(run.config)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in sweeps()}))
+def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_both_reach(name: str) -> None:
+    jobs = {pruner for sweep, pruner in sweeps() if sweep == name}
+    _, claim = experiment(name)
+    sides = [(side, each.densities or ()) for each in claim.comparisons for side in (each.first, each.second)]
+    assert sides
+    assert all(set(side) == {"pruner.name"} and side["pruner.name"] in jobs for side, _ in sides)
+    for pruner, listed in {(side["pruner.name"], tuple(given)) for side, given in sides if given}:
+        measured = densities(experiment(name, f"pruner={pruner}")[0])
+        assert all(min(abs(density / each - 1) for density in measured) <= 0.1 for each in listed), pruner

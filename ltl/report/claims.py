@@ -8,8 +8,23 @@ from typing import Any
 from ltl.errors import LtlError
 from ltl.report.comparison import Comparison, Published, compare_figure
 from ltl.report.load import RoundRow, Run
-from ltl.report.quantities import AT_ROUND, ONSET, REACH, UNITS
+from ltl.report.quantities import AT_ROUND, ONSET, REACH, UNITS, Quantity
 from ltl.report.verdict import too_small
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """Two settings of a sweep, each by its keys, of which the claim says that the first is better; or asks (`stated`).
+
+    `densities` are fractions; None is every density below 1 that both measured.
+    """
+
+    sentence: str
+    quantity: Quantity
+    first: Mapping[str, Any]
+    second: Mapping[str, Any]
+    stated: bool
+    densities: Sequence[float] | None
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,7 @@ class Claim:
     against: str
     setting: Mapping[str, Any]
     published: Sequence[Published]
+    comparisons: Sequence[Claimed]
 
 
 def claim_of(run: Run) -> Claim | None:
@@ -35,9 +51,17 @@ def claim_of(run: Run) -> Claim | None:
         figures = [
             _published(entry, f"claim.published[{i}]")
             for i, entry in enumerate(content["published"])
-            if all(_same(run.setting(key), value) for key, value in entry.get("where", {}).items())
+            if has(run, entry.get("where", {}))
         ]
-        return Claim(content["sentence"], content["source"], content["against"], dict(content["setting"]), figures)
+        comparisons = [_claimed(entry) for entry in content.get("comparisons", [])]
+        return Claim(
+            content["sentence"],
+            content["source"],
+            content["against"],
+            dict(content["setting"]),
+            figures,
+            comparisons,
+        )
     except (KeyError, TypeError) as error:
         raise LtlError(f"claim: {error} is missing or not of its kind; see docs/verdicts.md for its keys.") from None
 
@@ -60,6 +84,17 @@ def _published(entry: Mapping[str, Any], key: str) -> Published:
         entry.get("start"),
         entry["source"],
     )
+
+
+def _claimed(entry: Mapping[str, Any]) -> Claimed:
+    first, second = entry["between"] if "between" in entry else (entry["better"], entry["worse"])
+    quantity = AT_ROUND[entry["quantity"]]
+    return Claimed(entry["sentence"], quantity, first, second, "between" not in entry, entry.get("densities"))
+
+
+def has(run: Run, settings: Mapping[str, Any]) -> bool:
+    """Return whether the run's config has all of `settings`, values by dotted key."""
+    return all(_same(run.setting(key), value) for key, value in settings.items())
 
 
 def not_comparable(run: Run, claim: Claim) -> str | None:

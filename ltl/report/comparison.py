@@ -79,7 +79,8 @@ def compare_figure(rows: Sequence[RoundRow], published: Published, *, margin: fl
     return _compare_reach(rows, published, margin)
 
 
-def _nearest_round(rows: Sequence[RoundRow], arm: str, density: float) -> int | None:
+def nearest_round(rows: Sequence[RoundRow], arm: str, density: float) -> int | None:
+    """Return the round whose density is nearest to `density`, None if it is more than 10% off."""
     rounds = [round for round in rounds_of(rows, arm) if density_at(rows, round, arm) > 0]
     if not rounds:
         return None
@@ -93,7 +94,7 @@ def _compare_at_round(rows: Sequence[RoundRow], published: Published, quantity: 
     round = (
         _highest_round(rows, published.arm, quantity)
         if published.density is None
-        else _nearest_round(rows, published.arm, published.density)
+        else nearest_round(rows, published.arm, published.density)
     )
     if round is None:
         return Comparison(published, None, None, "not measured", "no row at this density", selected)

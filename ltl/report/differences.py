@@ -1,9 +1,11 @@
 """Two studies set against each other: paired differences at each density that both measured."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ltl.errors import LtlError
+from ltl.report.load import RoundRow
 from ltl.report.statistics import (
     FEWEST_TRIALS,
     Interval,
@@ -20,7 +22,7 @@ from ltl.report.statistics import (
 )
 from ltl.report.study import Study
 from ltl.report.tables import Table, spread
-from ltl.report.words import percent
+from ltl.report.words import p_words, percent
 
 _SAME = 0.01  # relative difference of two densities that are compared: counts are rounded layer by layer
 
@@ -40,12 +42,7 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
     percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster). LtlError if
     the two have no density or no θ₀ in common.
     """
-    densities = {theirs: density_at(second.rows, theirs) for theirs in rounds_of(second.rows)}
-    rounds = []
-    for mine in rounds_of(first.rows):
-        own = density_at(first.rows, mine)
-        near = [theirs for theirs, density in densities.items() if abs(own / density - 1) <= _SAME]
-        rounds += [(mine, near[0])] if near else []
+    rounds = common_rounds(first.rows, second.rows)
     if not rounds:
         raise LtlError(f"{names[0]} and {names[1]} have no density in common: there is nothing to compare.")
     pairs = [
@@ -67,7 +64,7 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
             percent(density_at(first.rows, mine)),
             str(len(at_stop)),
             spread(two_sided(at_stop), 100, sign=True),
-            _p(adjusted.get(number)),
+            p_words(adjusted.get(number)),
             spread(two_sided(at_end), 100, sign=True),
             _ratio(two_sided(log_steps)),
         ]
@@ -84,8 +81,15 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
     return Differences(names, Table(header, body))
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def common_rounds(first: Sequence[RoundRow], second: Sequence[RoundRow]) -> list[tuple[int, int]]:
+    """Return the rounds of two tickets that have the same density, to 1%, in the first one's order."""
+    densities = {theirs: density_at(second, theirs) for theirs in rounds_of(second)}
+    rounds = []
+    for mine in rounds_of(first):
+        own = density_at(first, mine)
+        near = [theirs for theirs, density in densities.items() if abs(own / density - 1) <= _SAME]
+        rounds += [(mine, near[0])] if near else []
+    return rounds
 
 
 def _ratio(interval: Interval) -> str:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from ltl.report.across import Across
 from ltl.report.canvas import Drawing
+from ltl.report.claims import Claim
 from ltl.report.differences import Differences
 from ltl.report.findings import costs
 from ltl.report.load import Run
@@ -17,7 +19,12 @@ from ltl.report.words import count, dataset_name
 if TYPE_CHECKING:
     from ltl.report.report import Section
 
-_TEXT_COLUMNS = ("verdict", "figure", "source", "setting")
+_TEXT_COLUMNS = ("verdict", "figure", "source", "setting", "comparison", "quantity", "difference")
+_ACROSS_WORDS = (
+    "Differences are averaged over the densities in each trial and paired by θ₀; ± is half the width of "
+    "the two-sided 95% confidence interval. Verdicts go by p values corrected by Holm over the table, see "
+    "docs/verdicts.md."
+)
 _HARDWARE = ("device", "threads", "precision", "memory_format", "strategy", "devices")
 
 
@@ -27,6 +34,7 @@ def page(
     runs: Sequence[Run],
     unfinished: Sequence[str],
     overview: Table | None,
+    across: Sequence[Across],
     between: Differences | None,
 ) -> str:
     """Return the report as HTML with its figures inside."""
@@ -40,6 +48,13 @@ def page(
         body.append(_caution("Not finished: " + " ".join(unfinished)))
     if overview is not None:
         body += [_table(overview), _figures(gallery["all"])]
+    for each in across:
+        body += [
+            "<h2>What the claim compares</h2>",
+            *_claim(each.claim),
+            _table(each.table),
+            f'<p class="soft">{_ACROSS_WORDS}</p>',
+        ]
     if between is not None:
         words = f"{between.names[0]} − {between.names[1]}: tickets, paired by θ₀, with 95% intervals."
         body += ["<h2>Differences</h2>", f"<p>{escape(words)}</p>", _table(between.table)]
@@ -62,8 +77,7 @@ def _section(section: "Section", drawings: Sequence[Drawing], number: int, singl
     if section.claim is not None:
         parts += [
             _heading("Published and measured", single),
-            f'<p>{escape(section.claim.sentence)} <span class="soft">({escape(section.claim.source)})</span></p>',
-            f'<p class="soft">What would speak against it: {escape(section.claim.against)}</p>',
+            *_claim(section.claim),
         ]
     if section.claims is not None:
         parts.append(_table(section.claims))
@@ -72,6 +86,13 @@ def _section(section: "Section", drawings: Sequence[Drawing], number: int, singl
     parts += [_heading("What masks do not save", single), f"<p>{escape(costs(study))}</p>"]
     parts += [_heading("Where this comes from", single), _provenance(study.runs), _config(study.first)]
     return parts
+
+
+def _claim(claim: Claim) -> list[str]:
+    return [
+        f'<p>{escape(claim.sentence)} <span class="soft">({escape(claim.source)})</span></p>',
+        f'<p class="soft">What would speak against it: {escape(claim.against)}</p>',
+    ]
 
 
 def _heading(text: str, single: bool) -> str:

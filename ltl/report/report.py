@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from ltl.console import print_table, terminal
 from ltl.errors import LtlError
+from ltl.report.across import Across, across
 from ltl.report.claims import Claim, claim_of, compare
 from ltl.report.comparison import Comparison
 from ltl.report.differences import Differences, differences
@@ -44,6 +46,7 @@ class Report:
     files: Sequence[Path]
     sections: Sequence[Section]
     overview: Table | None  # a line for each setting, where there are several
+    across: Sequence[Across]  # what claims say of several settings
     differences: Differences | None
     unfinished: Sequence[str]
 
@@ -61,6 +64,7 @@ def write(
     target = out or (folders[0] if len(folders) == 1 and folders[0].is_dir() else _common(runs))
     sections = [_section(study) for study in found]
     overview = _overview(sections) if len(sections) > 1 else None
+    compared = across(found) if len(found) > 1 else []
     between = _between(folders, loaded) if compare else None
 
     # matplotlib takes half a second to import: not before there is something to draw.
@@ -76,15 +80,20 @@ def write(
             f"% {section.study.title} {section.study.label}\n{section.rounds.latex()}" for section in sections
         ),
     }
+    if compared:
+        tables[target / "figures" / "comparisons.md"] = "\n".join(map(_markdown_across, compared))
+        tables[target / "figures" / "comparisons.tex"] = "\n".join(
+            f"% {each.claim.source}\n{each.table.latex()}" for each in compared
+        )
     if between is not None:
         for kind, text in (("md", between.table.markdown()), ("tex", between.table.latex())):
             tables[target / "figures" / f"differences.{kind}"] = text
     for path, text in tables.items():
         write_atomic(path, text.encode())
     path = target / "report.html"
-    write_atomic(path, page(sections, gallery, runs, problems, overview, between).encode())
+    write_atomic(path, page(sections, gallery, runs, problems, overview, compared, between).encode())
     drawn = [file for drawings in gallery.values() for drawing in drawings for file in drawing.paths]
-    return Report(path, [*drawn, *tables], sections, overview, between, problems)
+    return Report(path, [*drawn, *tables], sections, overview, compared, between, problems)
 
 
 def show(report: Report, *, brief: bool = False) -> None:
@@ -103,6 +112,9 @@ def show(report: Report, *, brief: bool = False) -> None:
             console.print(f"• {sentence}", highlight=False, markup=False)
         if section.claims is not None:
             _print_table(console, section.claims.without("source", "measured at"))
+    for each in report.across:
+        console.print(f"\n[bold]What the claim compares[/bold]: {escape(each.claim.source)}", highlight=False)
+        _print_table(console, each.table.without("quantity", "difference") if narrow else each.table)
     if report.differences is not None:
         first, second = report.differences.names
         console.print(f"\n[bold]Differences[/bold]: {first} − {second}, paired by θ₀, 95% intervals", highlight=False)
@@ -171,5 +183,11 @@ def _markdown(section: Section) -> str:
     return text + ("\n" + section.claims.markdown() if section.claims is not None else "")
 
 
+def _markdown_across(across: Across) -> str:
+    return f"{across.claim.sentence} ({across.claim.source})\n\n{across.table.markdown()}"
+
+
 def _print_table(console: Console, table: Table) -> None:
-    print_table(console, table.header, table.rows, left=("setting", "verdict", "figure"))
+    print_table(
+        console, table.header, table.rows, left=("setting", "verdict", "figure", "comparison", "quantity", "difference")
+    )

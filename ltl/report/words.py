@@ -147,3 +147,8 @@ def percent(fraction: float) -> str:
 def count(number: float) -> str:
     """Return a whole number with thin spaces between thousands."""
     return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def p_words(p: float | None) -> str:
+    """Return a p value with three digits after the point; None is no test."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

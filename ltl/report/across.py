@@ -1,0 +1,191 @@
+"""Settings of a sweep against each other, by what its claim says of them: holds, contradicted, or why not judged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from ltl.report.claims import Claim, Claimed, claim_of, has, not_comparable
+from ltl.report.comparison import nearest_round
+from ltl.report.differences import common_rounds
+from ltl.report.load import RoundRow
+from ltl.report.quantities import Quantity
+from ltl.report.statistics import FEWEST_TRIALS, LEVEL, Interval, density_at, holm, p_value, paired, two_sided
+from ltl.report.study import Study
+from ltl.report.tables import Table, spread
+from ltl.report.words import p_words, percent
+
+Word = Literal[
+    "holds",
+    "contradicted",
+    "undecided",
+    "above",
+    "below",
+    "no difference shown",
+    "no verdict",
+    "not comparable",
+    "not measured",
+    "not judged",
+]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One comparison of a claim beside what was measured.
+
+    `difference`: first − second, a fraction, of the means over `densities`, with a two-sided interval. `p`: corrected
+    by Holm over the claim's comparisons, None if it is not one of the tests.
+    """
+
+    claimed: Claimed
+    densities: Sequence[float]
+    difference: Interval
+    p: float | None
+    word: Word
+    reason: str
+
+    def words(self) -> str:
+        """Return the verdict with the reason that belongs to it."""
+        return f"{self.word} ({self.reason})" if self.reason else self.word
+
+
+@dataclass(frozen=True)
+class Across:
+    """A claim, and the table of its comparisons."""
+
+    claim: Claim
+    table: Table
+
+
+@dataclass(frozen=True)
+class _Measured:
+    densities: Sequence[float]
+    values: Sequence[float]
+    hindrance: tuple[Word, str] | None
+
+
+def across(studies: Sequence[Study]) -> list[Across]:
+    """Return the comparisons of every claim that any of the studies carries, judged by all of them."""
+    runs = [run for study in studies for run in study.runs]
+    claims = {claim.sentence: claim for run in runs if (claim := claim_of(run)) and claim.comparisons}
+    return [Across(claim, _table(judge(studies, claim))) for claim in claims.values()]
+
+
+def judge(studies: Sequence[Study], claim: Claim) -> list[Judged]:
+    """Judge every comparison of `claim` by the studies of a sweep; p values are corrected by Holm (1979)."""
+    measured = [_measured(studies, claim, claimed) for claimed in claim.comparisons]
+    tested = [number for number, each in enumerate(measured) if each.hindrance is None]
+    adjusted = dict(zip(tested, holm([p_value(measured[number].values) for number in tested]), strict=True))
+    judged = []
+    for number, (claimed, each) in enumerate(zip(claim.comparisons, measured, strict=True)):
+        difference, p = two_sided(each.values), adjusted.get(number)
+        word, reason = each.hindrance or (_word(claimed, difference.mean, adjusted[number]), "")
+        judged.append(Judged(claimed, each.densities, difference, p, word, reason))
+    return judged
+
+
+def _word(claimed: Claimed, mean: float, p: float) -> Word:
+    if p >= 1 - LEVEL:
+        return "undecided" if claimed.stated else "no difference shown"
+    if claimed.stated:
+        return "holds" if mean > 0 else "contradicted"
+    return "above" if mean > 0 else "below"
+
+
+def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Measured:
+    sides = []
+    for settings in (claimed.first, claimed.second):
+        found = _having(studies, claim, settings)
+        if not found:
+            return _Measured([], [], ("not measured", f"no run of {_named(settings)}"))
+        if len(found) > 1:
+            return _Measured([], [], ("not judged", f"{len(found)} settings of {_named(settings)}"))
+        sides += found
+    first, second = sides
+    rounds = _rounds(first.rows, second.rows, claimed.densities)
+    values = paired(
+        _by_trial(first.rows, [mine for mine, _ in rounds], claimed.quantity),
+        _by_trial(second.rows, [theirs for _, theirs in rounds], claimed.quantity),
+    )
+    densities = [density_at(first.rows, mine) for mine, _ in rounds]
+    return _Measured(densities, values, _hindrance(sides, claim, len(rounds), len(values)))
+
+
+def _having(studies: Sequence[Study], claim: Claim, settings: Mapping[str, Any]) -> list[Study]:
+    """Return the studies of these settings: those that are tests of the claim, or all if there is none."""
+    found = [study for study in studies if has(study.first, settings)]
+    return [study for study in found if not any(not_comparable(run, claim) for run in study.runs)] or found
+
+
+def _rounds(
+    first: Sequence[RoundRow], second: Sequence[RoundRow], densities: Sequence[float] | None
+) -> list[tuple[int, int]]:
+    """Return the pairs of rounds to compare; none at all if one of the `densities` is missing on either side."""
+    if densities is None:
+        return [(mine, theirs) for mine, theirs in common_rounds(first, second) if mine > 0]
+    nearest = [(nearest_round(first, "ticket", each), nearest_round(second, "ticket", each)) for each in densities]
+    pairs = [(mine, theirs) for mine, theirs in nearest if mine is not None and theirs is not None]
+    return pairs if len(pairs) == len(nearest) else []
+
+
+def _by_trial(rows: Sequence[RoundRow], rounds: Sequence[int], quantity: Quantity) -> dict[str, float]:
+    """Return the mean over `rounds` for each θ₀ that has a value in all of them."""
+    values = [quantity.values(rows, "ticket", round) for round in rounds]
+    return {
+        unit: fmean(each[unit] for each in values)
+        for unit in (values[0] if values else {})
+        if all(unit in each for each in values)
+    }
+
+
+def _hindrance(sides: Sequence[Study], claim: Claim, rounds: int, trials: int) -> tuple[Word, str] | None:
+    small = next((study.no_verdict for study in sides if study.no_verdict), None)
+    if small:
+        return "no verdict", small.removeprefix("no verdict: ")
+    for study in sides:
+        for run in study.runs:
+            if reason := not_comparable(run, claim):
+                return "not comparable", reason
+    if not rounds:
+        return "not measured", "not at these densities on both sides"
+    if not trials:
+        return "not measured", "no θ₀ in common"
+    return ("not judged", f"n = {trials}") if trials < FEWEST_TRIALS else None
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.removesuffix('.name')}={value}" for key, value in settings.items())
+
+
+def _table(judged: Sequence[Judged]) -> Table:
+    body = [
+        [
+            each.claimed.sentence,
+            each.claimed.quantity.words + (" (selected on test)" if each.claimed.quantity.selected_on_test else ""),
+            f"{_named(each.claimed.first)} − {_named(each.claimed.second)}",
+            "above 0" if each.claimed.stated else "not stated",
+            _densities(each.densities),
+            str(each.difference.n),
+            spread(each.difference, 100, sign=True),
+            p_words(each.p),
+            each.words(),
+        ]
+        for each in judged
+    ]
+    header = [
+        "comparison",
+        "quantity",
+        "difference",
+        "published",
+        "densities (%)",
+        "pairs",
+        "measured (pp)",
+        "p (Holm)",
+        "verdict",
+    ]
+    return Table(header, body)
+
+
+def _densities(densities: Sequence[float]) -> str:
+    shown = [percent(density) for density in densities]
+    return ", ".join(shown) if len(shown) <= 4 else f"{len(shown)} from {shown[0]} to {shown[-1]}"

@@ -1,0 +1,232 @@
+"""Settings of a sweep against each other: each word for rows that deserve it, and withheld from rows that do not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import make_run, merged
+
+import ltl.report
+from ltl import schema
+from ltl.errors import LtlError
+from ltl.report.across import Judged, judge
+from ltl.report.claims import claim_of
+from ltl.report.load import find_runs, load
+from ltl.report.quantities import AT_ROUND
+from ltl.report.study import studies
+from ltl.results import read_table, write_table
+
+BETTER = {"sentence": "A beats B", "better": {"pruner.name": "a"}, "worse": {"pruner.name": "b"}}
+ORDER: dict[str, Any] = {**BETTER, "quantity": "accuracy"}
+ASKED = {"sentence": "A or B?", "quantity": "accuracy", "between": [{"pruner.name": "a"}, {"pruner.name": "b"}]}
+SETTING = {"length": "50000it"}
+
+# Test accuracies at early stop in %, by trial and then by round 0, 1, 2 (densities 1, 0.8 and 0.64).
+A = [[98.0, 97.3, 96.5], [97.0, 97.1, 95.5], [99.0, 97.5, 96.9]]
+B = [[98.0, 97.0, 96.0], [97.0, 96.5, 95.0], [99.0, 97.0, 96.0]]
+# A − B, averaged over rounds 1 and 2: (0.3 + 0.5)/2, (0.6 + 0.5)/2, (0.5 + 0.9)/2 = 0.40, 0.55, 0.70.
+# Their mean is 0.55 and their standard deviation 0.15, so t = 0.55 / (0.15 / √3) = 6.351 with 2 degrees of freedom,
+# where p = 1 − t / √(t² + 2) = 0.0239; the half width is 4.303 × 0.0866 = 0.373.
+
+
+def sweep(
+    folder: Path,
+    comparisons: list[dict[str, Any]],
+    tables: dict[str, list[list[float]]] | None = None,
+    *,
+    config: dict[str, dict[str, Any]] | None = None,
+    **settings: Any,
+) -> list[Judged]:
+    """Judge `comparisons` by a job for each table, named for its pruner; `config` changes single ones."""
+    claim = {
+        "sentence": "s",
+        "source": "p",
+        "against": "x",
+        "setting": SETTING,
+        "published": [],
+        "comparisons": comparisons,
+    }
+    for name, table in (tables or {"a": A, "b": B}).items():
+        own = merged({"claim": claim, "pruner": {"name": name.partition("-")[0]}}, (config or {}).get(name, {}))
+        job = make_run(folder / name, trials=len(table), rounds=len(table[0]) - 1, config=own, **settings)
+        rows = read_table(job / "rounds.csv")
+        for row in rows:
+            row["early_stop_test_accuracy"] = table[int(row["trial"])][int(row["round"])] / 100
+            row["best_test_accuracy"] = row["early_stop_test_accuracy"] - 0.01 * (name == "a")
+        write_table(job / "rounds.csv", list(rows[0]), rows)
+    runs = [load(run) for run in find_runs([folder])]
+    found = claim_of(runs[0])
+    assert found is not None
+    return judge(studies(runs), found)
+
+
+def test_the_order_holds_as_computed_by_hand(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER])
+    assert result.densities == pytest.approx([0.8, 0.64])
+    assert result.difference.n == 3
+    assert 100 * result.difference.mean == pytest.approx(0.55)
+    assert 100 * (result.difference.high - result.difference.mean) == pytest.approx(0.3726, abs=1e-4)
+    assert result.p == pytest.approx(0.0239, abs=1e-4)
+    assert result.words() == "holds"
+
+
+def test_the_opposite_order_is_contradicted(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER], {"a": B, "b": A})
+    assert result.words() == "contradicted"
+
+
+def test_holm_takes_back_an_order_that_alone_would_hold(tmp_path: Path) -> None:
+    """At 64% alone the differences are 0.5, 0.5, 0.9: mean 0.633, deviation 0.231, t = 4.750, p = 0.0416.
+
+    At 80% they are 0.3, 0.6, 0.5: mean 0.467, deviation 0.153, t = 5.292, p = 0.0339. Holm doubles the smaller of two.
+    """
+    one, other = {**ORDER, "densities": [0.64]}, {**ORDER, "densities": [0.8]}
+    assert [each.word for each in sweep(tmp_path / "alone", [one])] == ["holds"]
+    results = sweep(tmp_path / "both", [one, other])
+    assert [each.word for each in results] == ["undecided", "undecided"]
+    assert [each.p for each in results] == pytest.approx([0.0678, 0.0678], abs=2e-4)
+
+
+def test_comparisons_that_are_not_judged_are_not_counted_among_the_tests(tmp_path: Path) -> None:
+    absent = {**ORDER, "worse": {"pruner.name": "c"}}
+    result, missing = sweep(tmp_path, [ORDER, absent])
+    assert (result.p, result.word) == (pytest.approx(0.0239, abs=1e-4), "holds")
+    assert (missing.p, missing.words()) == (None, "not measured (no run of pruner=c)")
+
+
+def test_a_difference_that_changes_its_sign_between_trials_is_undecided(tmp_path: Path) -> None:
+    mixed = [B[0], [97.0, 97.1, 96.0], B[2]]
+    (result,) = sweep(tmp_path, [ORDER], {"a": A, "b": mixed})
+    assert result.words() == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("tables", "word"),
+    [({"a": A, "b": B}, "above"), ({"a": B, "b": A}, "below"), ({"a": A, "b": A}, "no difference shown")],
+)
+def test_a_question_has_no_order_that_could_hold(tmp_path: Path, tables: dict[str, Any], word: str) -> None:
+    (result,) = sweep(tmp_path, [ASKED], tables)
+    assert result.words() == word
+
+
+def test_the_quantity_is_the_one_named(tmp_path: Path) -> None:
+    """Here A is a point below its accuracy at early stop where B is not: 0.40, 0.55, 0.70 less 1."""
+    (result,) = sweep(tmp_path, [{**ORDER, "quantity": "best_accuracy"}])
+    assert 100 * result.difference.mean == pytest.approx(-0.45)
+    assert result.words() == "contradicted"
+
+
+def test_two_trials_are_not_judged(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER], {"a": A[:2], "b": B})
+    assert result.words() == "not judged (n = 2)"
+    assert 100 * result.difference.mean == pytest.approx(0.475)
+
+
+def test_a_trial_without_one_of_the_rounds_is_left_out(tmp_path: Path) -> None:
+    sweep(tmp_path, [ORDER])
+    rows = read_table(tmp_path / "a" / "rounds.csv")
+    kept = [row for row in rows if (row["trial"], row["round"]) != ("1", "2")]
+    write_table(tmp_path / "a" / "rounds.csv", list(rows[0]), kept)
+    runs = [load(tmp_path / name) for name in "ab"]
+    claim = claim_of(runs[0])
+    assert claim is not None
+    (result,) = judge(studies(runs), claim)
+    assert (result.difference.n, result.words()) == (2, "not judged (n = 2)")
+    assert 100 * result.difference.mean == pytest.approx(0.55)
+
+
+def test_a_density_that_one_side_lacks_is_not_replaced_by_another(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [{**ORDER, "densities": [0.8, 0.5]}])
+    assert result.words() == "not measured (not at these densities on both sides)"
+    (near,) = sweep(tmp_path / "near", [{**ORDER, "densities": [0.6]}])
+    assert near.densities == pytest.approx([0.64])
+
+
+def test_other_initialisations_cannot_be_paired(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER], config={"b": {"seed": 50}})
+    assert result.words() == "not measured (no θ₀ in common)"
+
+
+def test_one_side_of_another_setting_is_not_comparable(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER], config={"b": {"length": "15000it"}})
+    assert result.words() == "not comparable (length: 15000it, published with 50000it)"
+    assert 100 * result.difference.mean == pytest.approx(0.55)
+
+
+def test_of_several_settings_those_of_the_claim_are_compared(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER], {"a": A, "b": B, "b-short": A}, config={"b-short": {"length": "9it"}})
+    assert result.words() == "holds"
+    (result,) = sweep(tmp_path / "two", [ORDER], {"a": A, "b": B, "b-2": A}, config={"b-2": {"batch": 9}})
+    assert result.words() == "not judged (2 settings of pruner=b)"
+
+
+def test_a_small_test_set_gives_no_verdict(tmp_path: Path) -> None:
+    (result,) = sweep(tmp_path, [ORDER], test_images=360)
+    assert result.words() == "no verdict (a test set of 360 images is too small)"
+
+
+def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(tmp_path, [ORDER, {**ASKED, "quantity": "best_accuracy"}])
+    ltl.report.show(ltl.report.write([tmp_path]), brief=True)
+    printed = capsys.readouterr().out
+    page, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "figures" / "comparisons.md").read_text()
+    quantity = "test accuracy at early stop"
+    cells = [
+        "A beats B",
+        quantity,
+        "pruner=a − pruner=b",
+        "above 0",
+        "80.0, 64.0",
+        "3",
+        "+0.55 ± 0.37",
+        "0.048",
+        "holds",
+    ]
+    assert f"| {' | '.join(cells)} |" in markdown
+    for text in (page, printed):
+        assert "What the claim compares" in text
+        assert all(cell in text for cell in cells)
+        assert "best test accuracy (selected on test)" in text
+    assert "not stated" in markdown
+    assert (tmp_path / "figures" / "comparisons.tex").read_text().startswith("% p\n\\begin{tabular}")
+    ltl.report.write([tmp_path / "a"])
+    assert "What the claim compares" not in (tmp_path / "a" / "report.html").read_text()
+    assert not (tmp_path / "a" / "figures" / "comparisons.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantity": "accuracy_gian"}, "quantity=accuracy_gian is not possible: it must be accuracy or end_accuracy"),
+        ({"quantity": "speedup"}, "quantity=speedup is not possible"),
+        ({"densities": [20]}, "densities=[20] is not possible: it must be a list of fractions between 0 and 1"),
+        ({"densities": []}, "densities=[] is not possible"),
+        ({"better": "rigl"}, "better=rigl is not possible: it must be settings by key"),
+        ({"sentence": ""}, "sentence= is not possible"),
+        ({"than": 1}, "must have sentence, quantity, and either better and worse or between"),
+        ({"between": [{"a": 1}, {"b": 1}]}, "must have sentence, quantity, and either better and worse or between"),
+    ],
+)
+def test_a_comparison_that_cannot_be_read_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(LtlError) as error:
+        schema._check_comparisons({"comparisons": [ORDER, {**ORDER, **change}]})
+    assert str(error.value).startswith("claim.comparisons[1]")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_question_needs_two_settings() -> None:
+    schema._check_comparisons({"comparisons": [ASKED, {**ORDER, "densities": None}]})
+    for between in ([{"a": 1}], [{"a": 1}, {}], "ab"):
+        with pytest.raises(LtlError, match=r"^claim\.comparisons\[0\]\.between=.* it must be two settings"):
+            schema._check_comparisons({"comparisons": [{**ASKED, "between": between}]})
+    with pytest.raises(LtlError, match=r"^claim\.comparisons=3 is not possible: it must be a list of comparisons"):
+        schema._check_comparisons({"comparisons": 3})
+
+
+def test_every_level_of_accuracy_can_be_compared() -> None:
+    """And nothing else: a speed would need the rules of censoring."""
+    levels = [name for name, quantity in AT_ROUND.items() if quantity.kind == "level"]
+    assert schema._COMPARISON["quantity"].words == " or ".join(levels)
