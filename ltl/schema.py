@@ -185,6 +185,10 @@ _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
         lambda value: isinstance(value, list) and len(value) == 2 and all(map(_SETTINGS.test, value)),
         "two settings, such as [{pruner.name: imp}, {pruner.name: rigl}]",
     ),
+    "arms": Allowed(
+        lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_text, value)),
+        "two names of arms, such as [ticket, reinit]",
+    ),
     "densities": or_null(
         list_of(lambda value: is_number(value) and 0 < value < 1, "fractions between 0 and 1", least=1),
         "for all that both measured",
@@ -289,11 +293,11 @@ def _check_comparisons(claim: Any) -> None:
     _check_value("claim.comparisons", given, list_of(lambda entry: isinstance(entry, dict), "comparisons"))
     for place, entry in enumerate(given):
         named = f"claim.comparisons[{place}]"
-        sides = set(entry) - {"sentence", "quantity", "densities"}
+        sides = set(entry) - {"sentence", "quantity", "arms", "densities"}
         if not {"sentence", "quantity"} <= set(entry) or sides not in ({"better", "worse"}, {"between"}):
             raise LtlError(
                 f"{named}={_shown(entry)} is not possible: it must have sentence, quantity, and either better and "
-                "worse or between; it may have densities, and nothing else."
+                "worse or between; it may have arms and densities, and nothing else."
             )
         for key, value in entry.items():
             _check_value(f"{named}.{key}", value, _COMPARISON[key])

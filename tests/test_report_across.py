@@ -9,7 +9,7 @@ from report_rows import make_run, merged
 import ltl.report
 from ltl import schema
 from ltl.errors import LtlError
-from ltl.report.across import Judged, judge
+from ltl.report.across import Judged, across, judge
 from ltl.report.claims import claim_of
 from ltl.report.load import find_runs, load
 from ltl.report.quantities import AT_ROUND
@@ -67,6 +67,35 @@ def test_the_order_holds_as_computed_by_hand(tmp_path: Path) -> None:
     assert 100 * result.difference.mean == pytest.approx(0.55)
     assert 100 * (result.difference.high - result.difference.mean) == pytest.approx(0.3726, abs=1e-4)
     assert result.p == pytest.approx(0.0239, abs=1e-4)
+    assert result.words() == "holds"
+
+
+def test_arms_of_one_setting_are_compared_where_both_were_trained(tmp_path: Path) -> None:
+    """Tickets of pruner a against its reinitialised masks, which have no round 1."""
+    arms = {**ORDER, "worse": {"pruner.name": "a"}, "arms": ["ticket", "reinit"]}
+    sweep(tmp_path, [arms], {"a": A}, gains={"ticket": lambda round: 0.0, "reinit": lambda round: 0.0})
+    path = tmp_path / "a" / "rounds.csv"
+    rows = [row for row in read_table(path) if (row["arm"], row["round"]) != ("reinit", "1")]
+    for row in rows:
+        if row["arm"] == "reinit":
+            row["early_stop_test_accuracy"] = B[int(row["trial"])][2] / 100
+    write_table(path, list(rows[0]), rows)
+    runs = [load(run) for run in find_runs([tmp_path])]
+    claim = claim_of(runs[0])
+    assert claim is not None
+    (result,) = judge(studies(runs), claim)
+    assert result.densities == pytest.approx([0.64])
+    assert 100 * result.difference.mean == pytest.approx((0.5 + 0.5 + 0.9) / 3)
+    assert across(studies(runs))[0].table.rows[0][2] == "pruner=a, ticket − pruner=a, reinit"
+
+
+def test_a_side_may_ask_for_a_corruption(tmp_path: Path) -> None:
+    """Where it does not, a corrupted training set is no test of the claim."""
+    config = {"b": {"corruption": {"_target_": "ltl.datasets.corruptions.subset"}}}
+    (result,) = sweep(tmp_path / "silent", [ORDER], config=config)
+    assert result.words() == "not comparable (data: subset in the training set)"
+    asked = {**ORDER, "worse": {"pruner.name": "b", "corruption._target_": "ltl.datasets.corruptions.subset"}}
+    (result,) = sweep(tmp_path / "asked", [asked], config=config)
     assert result.words() == "holds"
 
 

@@ -10,7 +10,17 @@ from ltl.report.comparison import nearest_round
 from ltl.report.differences import common_rounds
 from ltl.report.load import RoundRow
 from ltl.report.quantities import Quantity
-from ltl.report.statistics import FEWEST_TRIALS, LEVEL, Interval, density_at, holm, p_value, paired, two_sided
+from ltl.report.statistics import (
+    FEWEST_TRIALS,
+    LEVEL,
+    Interval,
+    density_at,
+    holm,
+    p_value,
+    paired,
+    rounds_of,
+    two_sided,
+)
 from ltl.report.study import Study
 from ltl.report.tables import Table, spread
 from ltl.report.words import p_words, percent
@@ -102,35 +112,34 @@ def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Meas
             return _Measured([], [], ("not judged", f"{len(found)} settings of {_named(settings)}"))
         sides += found
     first, second = sides
-    rounds = _rounds(first.rows, second.rows, claimed.densities)
+    rounds = _rounds(first.rows, second.rows, claimed)
     values = paired(
-        _by_trial(first.rows, [mine for mine, _ in rounds], claimed.quantity),
-        _by_trial(second.rows, [theirs for _, theirs in rounds], claimed.quantity),
+        _by_trial(first.rows, [mine for mine, _ in rounds], claimed.quantity, claimed.arms[0]),
+        _by_trial(second.rows, [theirs for _, theirs in rounds], claimed.quantity, claimed.arms[1]),
     )
     densities = [density_at(first.rows, mine) for mine, _ in rounds]
-    return _Measured(densities, values, _hindrance(sides, claim, len(rounds), len(values)))
+    return _Measured(densities, values, _hindrance(sides, claim, claimed, len(rounds), len(values)))
 
 
 def _having(studies: Sequence[Study], claim: Claim, settings: Mapping[str, Any]) -> list[Study]:
     """Return the studies of these settings: those that are tests of the claim, or all if there is none."""
     found = [study for study in studies if has(study.first, settings)]
-    return [study for study in found if not any(not_comparable(run, claim) for run in study.runs)] or found
+    return [study for study in found if not any(not_comparable(run, claim, settings) for run in study.runs)] or found
 
 
-def _rounds(
-    first: Sequence[RoundRow], second: Sequence[RoundRow], densities: Sequence[float] | None
-) -> list[tuple[int, int]]:
-    """Return the pairs of rounds to compare; none at all if one of the `densities` is missing on either side."""
-    if densities is None:
-        return [(mine, theirs) for mine, theirs in common_rounds(first, second) if mine > 0]
-    nearest = [(nearest_round(first, "ticket", each), nearest_round(second, "ticket", each)) for each in densities]
-    pairs = [(mine, theirs) for mine, theirs in nearest if mine is not None and theirs is not None]
+def _rounds(first: Sequence[RoundRow], second: Sequence[RoundRow], claimed: Claimed) -> list[tuple[int, int]]:
+    """Return the pairs of rounds to compare; none at all if a density asked for is missing on either side."""
+    ours, theirs = (set(rounds_of(rows, arm)) - {0} for rows, arm in zip((first, second), claimed.arms, strict=True))
+    if claimed.densities is None:
+        return [(one, other) for one, other in common_rounds(first, second) if one in ours and other in theirs]
+    nearest = [tuple(nearest_round(rows, "ticket", each) for rows in (first, second)) for each in claimed.densities]
+    pairs = [(one, other) for one, other in nearest if one in ours and other in theirs]
     return pairs if len(pairs) == len(nearest) else []
 
 
-def _by_trial(rows: Sequence[RoundRow], rounds: Sequence[int], quantity: Quantity) -> dict[str, float]:
+def _by_trial(rows: Sequence[RoundRow], rounds: Sequence[int], quantity: Quantity, arm: str) -> dict[str, float]:
     """Return the mean over `rounds` for each θ₀ that has a value in all of them."""
-    values = [quantity.values(rows, "ticket", round) for round in rounds]
+    values = [quantity.values(rows, arm, round) for round in rounds]
     return {
         unit: fmean(each[unit] for each in values)
         for unit in (values[0] if values else {})
@@ -138,13 +147,15 @@ def _by_trial(rows: Sequence[RoundRow], rounds: Sequence[int], quantity: Quantit
     }
 
 
-def _hindrance(sides: Sequence[Study], claim: Claim, rounds: int, trials: int) -> tuple[Word, str] | None:
+def _hindrance(
+    sides: Sequence[Study], claim: Claim, claimed: Claimed, rounds: int, trials: int
+) -> tuple[Word, str] | None:
     small = next((study.no_verdict for study in sides if study.no_verdict), None)
     if small:
         return "no verdict", small.removeprefix("no verdict: ")
-    for study in sides:
+    for study, settings in zip(sides, (claimed.first, claimed.second), strict=True):
         for run in study.runs:
-            if reason := not_comparable(run, claim):
+            if reason := not_comparable(run, claim, settings):
                 return "not comparable", reason
     if not rounds:
         return "not measured", "not at these densities on both sides"
@@ -154,7 +165,17 @@ def _hindrance(sides: Sequence[Study], claim: Claim, rounds: int, trials: int) -
 
 
 def _named(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.removesuffix('.name')}={value}" for key, value in settings.items())
+    """Return keys and values without what they share: pruner=rigl, corruption=subset."""
+    shown = {key.removesuffix(".name").removesuffix("._target_"): str(value) for key, value in settings.items()}
+    return ", ".join(f"{key}={value.rpartition('.')[2]}" for key, value in shown.items())
+
+
+def _difference(claimed: Claimed) -> str:
+    """Return the two sides in words: what is given of each, and its arm unless both are of the ticket."""
+    arms = claimed.arms if set(claimed.arms) != {"ticket"} else ("", "")
+    sides = zip((claimed.first, claimed.second), arms, strict=True)
+    one, other = (", ".join(part for part in (_named(settings), arm) if part) for settings, arm in sides)
+    return f"{one} − {other}"
 
 
 def _table(judged: Sequence[Judged]) -> Table:
@@ -162,7 +183,7 @@ def _table(judged: Sequence[Judged]) -> Table:
         [
             each.claimed.sentence,
             each.claimed.quantity.words + (" (selected on test)" if each.claimed.quantity.selected_on_test else ""),
-            f"{_named(each.claimed.first)} − {_named(each.claimed.second)}",
+            _difference(each.claimed),
             "above 0" if each.claimed.stated else "not stated",
             _densities(each.densities),
             str(each.difference.n),

@@ -1,7 +1,7 @@
 """The claim of an experiment, read from the run's config, and whether the run is a test of it at all."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from ltl.report.verdict import too_small
 class Claimed:
     """Two settings of a sweep, each by its keys, of which the claim says that the first is better; or asks (`stated`).
 
-    `densities` are fractions; None is every density below 1 that both measured.
+    `arms` are those of the two that are compared. `densities` are fractions; None is every density below 1 that both
+    measured.
     """
 
     sentence: str
@@ -24,6 +25,7 @@ class Claimed:
     first: Mapping[str, Any]
     second: Mapping[str, Any]
     stated: bool
+    arms: tuple[str, str]
     densities: Sequence[float] | None
 
 
@@ -89,7 +91,9 @@ def _published(entry: Mapping[str, Any], key: str) -> Published:
 def _claimed(entry: Mapping[str, Any]) -> Claimed:
     first, second = entry["between"] if "between" in entry else (entry["better"], entry["worse"])
     quantity = AT_ROUND[entry["quantity"]]
-    return Claimed(entry["sentence"], quantity, first, second, "between" not in entry, entry.get("densities"))
+    one, other = entry.get("arms", ("ticket", "ticket"))
+    stated = "between" not in entry
+    return Claimed(entry["sentence"], quantity, first, second, stated, (one, other), entry.get("densities"))
 
 
 def has(run: Run, settings: Mapping[str, Any]) -> bool:
@@ -97,13 +101,16 @@ def has(run: Run, settings: Mapping[str, Any]) -> bool:
     return all(_same(run.setting(key), value) for key, value in settings.items())
 
 
-def not_comparable(run: Run, claim: Claim) -> str | None:
-    """Return in what the run differs from the published setting, or None: then its figures can be compared."""
+def not_comparable(run: Run, claim: Claim, named: Collection[str] = ()) -> str | None:
+    """Return in what the run differs from the published setting, or None: then its figures can be compared.
+
+    A corrupted training set is such a difference, unless its key is among those `named`.
+    """
     differences = []
     if run.status.get("dataset", {}).get("canonical") is not True:
         differences.append("data: not the canonical files")
     corruption = run.setting("corruption._target_")
-    if "corruption._target_" not in claim.setting and corruption not in (None, "ltl.datasets.corruptions.none"):
+    if "corruption._target_" not in named and corruption not in (None, "ltl.datasets.corruptions.none"):
         differences.append(f"data: {str(corruption).rpartition('.')[2]} in the training set")
     for key, published in claim.setting.items():
         given = run.setting(key)
