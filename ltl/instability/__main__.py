@@ -22,6 +22,7 @@ _COLUMNS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare all trained networks below the folders that `arguments` name; return the exit code."""
     options = _parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when PyTorch is imported
     try:
         if options.points < 3:
             raise LtlError(f"--points {options.points} is not possible: a line needs 3 places or more.")
