@@ -111,6 +111,7 @@ OPTIONS = {
         "small_final",
         "small_init",
         "small_init_small_final",
+        "snfs",
         "snip",
         "snip_inverted",
         "snip_iterative",

@@ -43,37 +43,56 @@ def ticket(tmp_path: Path) -> Callable[..., tuple[Ticket, build.Experiment]]:
     return run
 
 
-def reference(built: build.Experiment, start: Ticket, grows: str) -> dict[str, Tensor]:
-    """RigL or SET with momentum, as Algorithm 1 has it: the final masks. Data order and θ₀ are the run's own."""
+def reference(
+    built: build.Experiment, start: Ticket, fraction: float, last: float, momentum: float
+) -> dict[str, Tensor]:
+    """RigL (momentum 0) or sparse momentum, as their Algorithms 1 have it: the final masks.
+
+    Data order and θ₀ are the run's own. Dettmers & Zettlemoyer 2019, Alg. 1: a layer's contribution is the mean
+    magnitude of its kept weights' smoothed gradients, over that of all layers; it grows that part of what all drop.
+    """
     theta = {name: tensor.clone().requires_grad_() for name, tensor in start.state.items()}
     masks = {name: start.masks[name].clone() for name in WEIGHTS}
     for name in WEIGHTS:
         theta[name].data *= masks[name]
     velocity = {name: torch.zeros_like(tensor) for name, tensor in theta.items()}
     order = DataOrder(examples=200, batch=20, seed=0, by_round="same", device=torch.device("cpu"))
-    for step in range(60):
+
+    def dense_gradients(step: int) -> dict[str, Tensor]:
         rows = order.indices((1, 0), step)
         inputs, targets = built.dataset.train.inputs[rows].flatten(1), built.dataset.train.targets[rows]
         hidden = F.relu(F.linear(inputs, theta["fc1.weight"], theta["fc1.bias"]))
         loss = F.cross_entropy(F.linear(hidden, theta["output.weight"], theta["output.bias"]), targets)
-        gradients = dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
-        if step % 10 == 0 and 0 < step < 45:
-            share = 0.3 / 2 * (1 + math.cos(math.pi * step / 45))
+        return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+
+    for step in range(60):
+        gradients = dense_gradients(step)
+        if step % 10 == 0 and 0 < step < last:
+            share = fraction / 2 * (1 + math.cos(math.pi * step / last))
+            smoothed = {name: gradients[name].clone() for name in WEIGHTS}
+            for back in range(1, 15 if momentum else 1):
+                for name in WEIGHTS if step >= back else ():
+                    smoothed[name] += momentum**back * dense_gradients(step - back)[name]
+            sizes = {name: (int(masks[name].sum()), int((~masks[name]).sum())) for name in WEIGHTS}
+            counts = {name: min(int(share * size + 1e-9), free) for name, (size, free) in sizes.items()}
+            means = {name: float(smoothed[name][masks[name]].abs().mean()) for name in WEIGHTS}
             for name in WEIGHTS:
-                size = int(masks[name].sum())
-                count = int(share * size + 1e-9)
                 active = masks[name].flatten().nonzero().flatten().tolist()
                 magnitude = theta[name].detach().flatten().abs()
-                dropped = sorted(active, key=lambda index, m=magnitude: float(m[index]))[:count]  # type: ignore[misc]
-                masks[name].view(-1)[dropped] = False
+                active.sort(key=lambda index, m=magnitude: float(m[index]))  # type: ignore[misc]
+                masks[name].view(-1)[active[: counts[name]]] = False
+            if momentum:
+                whole, room = sum(counts.values()), int((~masks["output.weight"]).sum())
+                second = min(room, round(whole * means["output.weight"] / sum(means.values())))
+                counts = {"fc1.weight": whole - second, "output.weight": second}
+            for name in WEIGHTS:
                 free = (~masks[name]).flatten().nonzero().flatten().tolist()
-                size_of = gradients[name].flatten().abs()
-                grown = sorted(free, key=lambda index, g=size_of: -float(g[index]))[:count]  # type: ignore[misc]
-                masks[name].view(-1)[grown] = True
-                assert int(masks[name].sum()) == size
+                size_of = smoothed[name].flatten().abs()
+                free.sort(key=lambda index, g=size_of: -float(g[index]))  # type: ignore[misc]
+                masks[name].view(-1)[free[: counts[name]]] = True
                 theta[name].data *= masks[name]
                 velocity[name] *= masks[name]
-            continue  # the official code trains or replaces, never both
+            continue  # the official code of RigL trains or replaces, never both
         for name, tensor in theta.items():
             gradient = gradients[name] * masks[name] if name in WEIGHTS else gradients[name]
             velocity[name] = 0.9 * velocity[name] + gradient
@@ -99,12 +118,51 @@ def test_rigl_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experim
             "pruner=rigl", *SGD, f"hardware.stack={way}", f"hardware.chunk={chunk}", f"eval_every={every}it",
             folder=f"{chunk}-{every}",
         )  # fmt: skip
-        expected = reference(built, begun, "gradient")
+        expected = reference(built, begun, fraction=0.3, last=45, momentum=0.0)
         changed = sum(int((begun.masks[name] & ~found.masks[name]).sum()) for name in WEIGHTS)
         assert changed > 20
         assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
         row = read_table(built.folder / "rounds.csv")[-1]
         assert (row["steps"], row["total_steps"]) == ("60", "60")
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_sparse_momentum_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experiment]], way: str) -> None:
+    """Same masks after five replacements, the first with fewer batches behind it than it may smooth over."""
+    fixed = ("pruner=snfs", *SGD, "pruner.schedule.until=1.0", "pruner.replacement.grow.batches=15")
+    fixed += ("pruner.schedule.fraction=0.1",)
+    begun, _ = ticket(*fixed, "pruner.schedule.until=0.0", f"hardware.stack={way}", folder="begun")
+    found, built = ticket(*fixed, f"hardware.stack={way}", "hardware.chunk=7")
+    expected = reference(built, begun, fraction=0.1, last=60, momentum=0.9)
+    assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
+    assert kept(found.masks) == kept(begun.masks)
+    assert kept({"": begun.masks["output.weight"]}) < kept({"": found.masks["output.weight"]}) < 120
+
+
+def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
+    """In proportion as far as there is room, exact in sum; a dense layer stays, and no score anywhere is no error."""
+
+    def scores(*values: float) -> Callable[[Evidence], dict[str, Tensor]]:
+        return lambda evidence: {
+            name: torch.full(mask.shape, value)
+            for (name, mask), value in zip(evidence.masks.items(), values, strict=True)
+        }
+
+    def counts(*values: float) -> list[int]:
+        pruner = Pruner(
+            criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
+            momentum="zero", lr="rewound",
+            replacement=Replacement(drop=scores(0.0, 0.0, 0.0, 0.0), grow=scores(*values), redistribute=True),
+        )  # fmt: skip
+        masks = {name: torch.arange(100) < size for name, size in zip("abcd", (40, 60, 90, 100), strict=True)}
+        new = pruner.replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)
+        return [int(mask.sum()) for mask in new.values()]
+
+    # 20 + 30 + 10 are dropped (of c as many as it has places, of d none): 20, 30, 80 and 100 stay, and 60 grow.
+    assert counts(1e-12, 2e-12, 0.0, 0.0) == [40, 70, 80, 100]
+    assert counts(1.0, 1.0, 8.0, 50.0) == [40, 50, 100, 100]
+    assert counts(0.0, 0.0, 1.0, 0.0) == [40, 50, 100, 100]
+    assert sum(counts(0.0, 0.0, 0.0, 0.0)) == 290
 
 
 @pytest.mark.parametrize("pruner", ["rigl", "set"])
@@ -124,7 +182,8 @@ def test_replacements_at_random_are_uniform() -> None:
     """SET: every free place is as likely to grow, in 2,000 replacements of 3 of 12 weights of 40."""
     pruner = Pruner(
         criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
-        momentum="zero", lr="rewound", replacement=Replacement(drop=criteria.final_magnitude, grow=criteria.random),
+        momentum="zero", lr="rewound",
+        replacement=Replacement(drop=criteria.final_magnitude, grow=criteria.random, redistribute=False),
     )  # fmt: skip
     mask = torch.zeros(4, 10, dtype=torch.bool)
     mask.view(-1)[:12] = True

@@ -31,6 +31,7 @@ _METHODS: Mapping[str, str] = {
     "static_sparse": "static sparse training",
     "rigl": "RigL",
     "set": "SET",
+    "snfs": "SNFS",
     "gradual": "gradual magnitude pruning",
     "dense": "dense",
     "finetune": "magnitude pruning",
