@@ -53,6 +53,8 @@ OPTIONS = {
         "frankle2020_linear_mode_connectivity",
         "frankle2020_missing_the_mark",
         "frankle2020_resnet20",
+        "lecun1990_obd",
+        "renda2020_rewinding",
         "tanaka2020_synflow",
         "zhou2019_criteria",
         "zhou2019_signs",
