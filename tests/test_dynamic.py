@@ -23,6 +23,7 @@ from ltl.results import read_table
 from ltl.rng import generator
 from ltl.tickets import Ticket, load
 from ltl.training.order import DataOrder
+from ltl.training.search import Search
 
 SMALL = (
     "model.widths=[12]", "length=60it", "eval_every=25it", "batch=20", "dataset.limit=200", "trials=1", "control=none",
@@ -224,11 +225,12 @@ def test_schedules_before_and_within_a_round() -> None:
     )
 
     events = schedules.gradual(**settings, begin=0.25, end=0.75, prunings=5)
-    assert [event.step for event in events[:5]] == [48, 56, 64, 72, 80]
-    assert [event.target.density for event in events[5:]] == pytest.approx(
-        [0.0625 + 0.9375 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert [event.step for event in events[:6]] == [20, 48, 56, 64, 72, 80]
+    assert [event.target.density for event in events[6:]] == pytest.approx(
+        [1.0] + [0.0625 + 0.9375 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
     )
-    assert events[4].target.density == pytest.approx(0.25)
+    assert events[5].target.density == pytest.approx(0.25)
+    assert [event.anew for event in events] == ([True] + [False] * 5) * 2
 
     events = schedules.dynamic(**settings, every=15, until=0.75, fraction=0.3)
     first = [event for event in events if event.round == 1]
@@ -246,6 +248,36 @@ def test_pruning_anew_forgets_the_mask_before() -> None:
     scores = {"w": torch.rand(30, generator=torch.Generator().manual_seed(0)).view(5, 6)}
     once = global_pool(scores, dense(scores), Target(density=0.2), exclude=[], allow_empty=True)
     assert kept(once) == 6
+
+
+@pytest.mark.parametrize("fixed", [("pruner=gradual", "pruner.schedule.prunings=3")])
+def test_a_round_that_prunes_while_it_trains_begins_with_the_dense_network(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], fixed: tuple[str, ...]
+) -> None:
+    """Its mask does not depend on the rounds before: the second of 60% each is the first of 84%."""
+    first, _ = ticket(*fixed, "pruner.rate=0.84", folder="first")
+    _, built = ticket(*fixed, "pruner.rounds=2", folder="second")
+    second = load(built.ticket_path(0, 2))
+    assert kept(second.masks) == round(0.16 * sum(mask.numel() for mask in second.masks.values()))
+    assert all(torch.equal(first.masks[name], second.masks[name]) for name in WEIGHTS)
+
+
+def test_a_network_that_has_diverged_is_not_pruned_while_it_trains(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]],
+) -> None:
+    """Its scores would be no numbers, which is an error that would end the others too."""
+    found, built = ticket("pruner=gradual")
+    (job,) = built.jobs(lambda key: False)
+    search = job.networks[0].member
+    assert isinstance(search, Search)
+    weights = {name: torch.full_like(tensor, torch.nan) for name, tensor in found.state.items()}
+    search.take_theta_0(weights)
+    search.begin(WEIGHTS)
+    step = search.events[1].step
+    with pytest.raises(LtlError, match="no finite numbers"):
+        search.prune_in_place((1, step), weights)
+    search.lost = True
+    assert not search.prune_in_place((1, step), weights)
 
 
 def test_gradual_pruning_reaches_its_density_and_never_lets_grow(

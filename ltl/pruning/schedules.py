@@ -68,11 +68,12 @@ def gradual(
     events = []
     for turn in range(1, rounds + 1):
         final = (1 - rate) ** turn
+        events.append(Event(turn, rewind_step, Target(density=1.0), rewind_step, anew=True))
         for number in range(1, prunings + 1):
             progress = number / prunings
             step = rewind_step + round((begin + (end - begin) * progress) * (length - rewind_step))
             target = Target(density=final + (1 - final) * (1 - progress) ** 3)
-            events.append(Event(turn, step, target, rewind_step, anew=number == 1))
+            events.append(Event(turn, step, target, rewind_step))
     return events
 
 

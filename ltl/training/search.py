@@ -63,8 +63,10 @@ class Search:
 
     def prune_in_place(self, position: Position, now: Tensors) -> bool:
         """Prune at the events of this very step and go on with the weights `now`; return whether there were any."""
+        if self.lost:  # nothing can be learned from its weights
+            return False
         start = self._pruned(self.current, position, now)
-        if start is self.start or self.lost:
+        if start is self.start:
             return False
         self.start = self._filled(start, now)
         return True
