@@ -135,6 +135,8 @@ _SCHEMA: dict[str, Allowed] = {
     "pruner.schedule.every": whole(1, " of optimiser steps"),
     "pruner.schedule.until": _FRACTION,
     "pruner.schedule.fraction": _FRACTION,
+    "pruner.schedule.looks": whole(1),
+    "pruner.schedule.distance": _FRACTION,
     "pruner.replacement.redistribute": _SWITCH,
     "pruner.replacement.grow.momentum": _DECAY,
     "pruner.replacement.grow.batches": whole(1),

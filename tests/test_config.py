@@ -86,6 +86,7 @@ OPTIONS = {
     "optimizer": ["adam", "adamw", "sgd"],
     "pruner": [
         "dense",
+        "early_bird",
         "finetune",
         "gradual",
         "grasp",

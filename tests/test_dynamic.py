@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,22 +45,26 @@ def ticket(tmp_path: Path) -> Callable[..., tuple[Ticket, build.Experiment]]:
     return run
 
 
-def reference(
-    built: build.Experiment, start: Ticket, fraction: float, last: float, momentum: float
-) -> dict[str, Tensor]:
-    """RigL (momentum 0) or sparse momentum, as their Algorithms 1 have it: the final masks.
+Weights = dict[str, Tensor]
 
-    Data order and θ₀ are the run's own. Dettmers & Zettlemoyer 2019, Alg. 1: a layer's contribution is the mean
-    magnitude of its kept weights' smoothed gradients, over that of all layers; it grows that part of what all drop.
+
+def trained_by_hand(
+    built: build.Experiment,
+    start: Ticket,
+    change: Callable[[int, Weights, Weights, Callable[[int], Weights]], bool],
+    trial: int = 0,
+) -> Weights:
+    """SGD with momentum 0.9 on θ₀ with the ticket's mask: the final masks. Data order and θ₀ are the run's own.
+
+    `change(step, masks, weights, gradients)` may change the masks before a step, of which gradients(step) are the dense
+    ones at the present weights; it returns whether that takes the step's place, as in the official code of RigL.
     """
     theta = {name: tensor.clone().requires_grad_() for name, tensor in start.state.items()}
     masks = {name: start.masks[name].clone() for name in WEIGHTS}
-    for name in WEIGHTS:
-        theta[name].data *= masks[name]
     velocity = {name: torch.zeros_like(tensor) for name, tensor in theta.items()}
-    order = DataOrder(examples=200, batch=20, seed=0, by_round="same", device=torch.device("cpu"))
+    order = DataOrder(examples=200, batch=20, seed=trial, by_round="same", device=torch.device("cpu"))
 
-    def dense_gradients(step: int) -> dict[str, Tensor]:
+    def gradients(step: int) -> Weights:
         rows = order.indices((1, 0), step)
         inputs, targets = built.dataset.train.inputs[rows].flatten(1), built.dataset.train.targets[rows]
         hidden = F.relu(F.linear(inputs, theta["fc1.weight"], theta["fc1.bias"]))
@@ -67,38 +72,73 @@ def reference(
         return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
 
     for step in range(60):
-        gradients = dense_gradients(step)
-        if step % 10 == 0 and 0 < step < last:
-            share = fraction / 2 * (1 + math.cos(math.pi * step / last))
-            smoothed = {name: gradients[name].clone() for name in WEIGHTS}
-            for back in range(1, 15 if momentum else 1):
-                for name in WEIGHTS if step >= back else ():
-                    smoothed[name] += momentum**back * dense_gradients(step - back)[name]
-            sizes = {name: (int(masks[name].sum()), int((~masks[name]).sum())) for name in WEIGHTS}
-            counts = {name: min(int(share * size + 1e-9), free) for name, (size, free) in sizes.items()}
-            means = {name: float(smoothed[name][masks[name]].abs().mean()) for name in WEIGHTS}
-            for name in WEIGHTS:
-                active = masks[name].flatten().nonzero().flatten().tolist()
-                magnitude = theta[name].detach().flatten().abs()
-                active.sort(key=lambda index, m=magnitude: float(m[index]))  # type: ignore[misc]
-                masks[name].view(-1)[active[: counts[name]]] = False
-            if momentum:
-                whole, room = sum(counts.values()), int((~masks["output.weight"]).sum())
-                second = min(room, round(whole * means["output.weight"] / sum(means.values())))
-                counts = {"fc1.weight": whole - second, "output.weight": second}
-            for name in WEIGHTS:
-                free = (~masks[name]).flatten().nonzero().flatten().tolist()
-                size_of = smoothed[name].flatten().abs()
-                free.sort(key=lambda index, g=size_of: -float(g[index]))  # type: ignore[misc]
-                masks[name].view(-1)[free[: counts[name]]] = True
-                theta[name].data *= masks[name]
-                velocity[name] *= masks[name]
-            continue  # the official code of RigL trains or replaces, never both
-        for name, tensor in theta.items():
-            gradient = gradients[name] * masks[name] if name in WEIGHTS else gradients[name]
-            velocity[name] = 0.9 * velocity[name] + gradient
-            tensor.data -= 0.1 * velocity[name]
+        idle = step > 0 and change(step, masks, {name: theta[name].detach() for name in WEIGHTS}, gradients)
+        for name in WEIGHTS:
+            theta[name].data *= masks[name]
+            velocity[name] *= masks[name]
+        if not idle:
+            for name, gradient in gradients(step).items():
+                velocity[name] = 0.9 * velocity[name] + (gradient * masks[name] if name in WEIGHTS else gradient)
+                theta[name].data -= 0.1 * velocity[name]
     return masks
+
+
+def replaced(
+    step: int,
+    masks: Weights,
+    weights: Weights,
+    gradients: Callable[[int], Weights],
+    *,
+    fraction: float,
+    last: float,
+    momentum: float,
+) -> bool:
+    """RigL (momentum 0) or sparse momentum, as their Algorithms 1 have it.
+
+    Dettmers & Zettlemoyer 2019: a layer's contribution is the mean magnitude of its kept weights' smoothed gradients,
+    over that of all layers; it grows that part of what all drop.
+    """
+    if step % 10 or step >= last:
+        return False
+    share = fraction / 2 * (1 + math.cos(math.pi * step / last))
+    smoothed = {name: gradients(step)[name].clone() for name in WEIGHTS}
+    for back in range(1, min(step + 1, 15) if momentum else 1):
+        for name in WEIGHTS:
+            smoothed[name] += momentum**back * gradients(step - back)[name]
+    sizes = {name: (int(masks[name].sum()), int((~masks[name]).sum())) for name in WEIGHTS}
+    counts = {name: min(int(share * size + 1e-9), free) for name, (size, free) in sizes.items()}
+    means = {name: float(smoothed[name][masks[name]].abs().mean()) for name in WEIGHTS}
+    for name in WEIGHTS:
+        active = masks[name].flatten().nonzero().flatten().tolist()
+        magnitude = weights[name].flatten().abs()
+        active.sort(key=lambda index, m=magnitude: float(m[index]))  # type: ignore[misc]
+        masks[name].view(-1)[active[: counts[name]]] = False
+    if momentum:
+        whole, room = sum(counts.values()), int((~masks["output.weight"]).sum())
+        second = min(room, round(whole * means["output.weight"] / sum(means.values())))
+        counts = {"fc1.weight": whole - second, "output.weight": second}
+    for name in WEIGHTS:
+        free = (~masks[name]).flatten().nonzero().flatten().tolist()
+        size_of = smoothed[name].flatten().abs()
+        free.sort(key=lambda index, g=size_of: -float(g[index]))  # type: ignore[misc]
+        masks[name].view(-1)[free[: counts[name]]] = True
+    return True
+
+
+def looked_at(
+    step: int, masks: Weights, weights: Weights, gradients: object, *, looks: list[Tensor], drawn: list[int]
+) -> bool:
+    """You et al. 2020, Alg. 1: prune by magnitude to 40% when three looks, 4 steps apart, differ in less than 5%."""
+    if not drawn and step % 4 == 0:
+        flat = torch.cat([weights[name].flatten().abs() for name in WEIGHTS])
+        looks.append(torch.zeros(len(flat), dtype=torch.bool))
+        looks[-1][flat.argsort(descending=True)[: round(0.4 * len(flat))]] = True
+        differ = [float((looks[-1] != one).double().mean()) for one in looks[-3:-1]]
+        if step == 48 or (len(differ) == 2 and max(differ) < 0.05):
+            drawn.append(step)
+            for name, part in zip(WEIGHTS, looks[-1].split([768, 120]), strict=True):
+                masks[name].copy_(part.view_as(masks[name]))
+    return False
 
 
 SGD = (
@@ -119,7 +159,7 @@ def test_rigl_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experim
             "pruner=rigl", *SGD, f"hardware.stack={way}", f"hardware.chunk={chunk}", f"eval_every={every}it",
             folder=f"{chunk}-{every}",
         )  # fmt: skip
-        expected = reference(built, begun, fraction=0.3, last=45, momentum=0.0)
+        expected = trained_by_hand(built, begun, partial(replaced, fraction=0.3, last=45, momentum=0.0))
         changed = sum(int((begun.masks[name] & ~found.masks[name]).sum()) for name in WEIGHTS)
         assert changed > 20
         assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
@@ -134,10 +174,51 @@ def test_sparse_momentum_is_its_algorithm(ticket: Callable[..., tuple[Ticket, bu
     fixed += ("pruner.schedule.fraction=0.1",)
     begun, _ = ticket(*fixed, "pruner.schedule.until=0.0", f"hardware.stack={way}", folder="begun")
     found, built = ticket(*fixed, f"hardware.stack={way}", "hardware.chunk=7")
-    expected = reference(built, begun, fraction=0.1, last=60, momentum=0.9)
+    expected = trained_by_hand(built, begun, partial(replaced, fraction=0.1, last=60, momentum=0.9))
     assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
     assert kept(found.masks) == kept(begun.masks)
     assert kept({"": begun.masks["output.weight"]}) < kept({"": found.masks["output.weight"]}) < 120
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_an_early_bird_is_drawn_when_its_mask_settles(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], way: str
+) -> None:
+    """Each of two networks at a look of its own, and its mask does not change after that."""
+    fixed = ("pruner=early_bird", *SGD[1:4], f"hardware.stack={way}", "trials=2", "pruner.schedule.every=4")
+    _, built = ticket(*fixed, "pruner.schedule.looks=3", "pruner.schedule.distance=0.05", "pruner.schedule.until=0.8")
+    steps = []
+    for trial in range(2):
+        found = load(built.ticket_path(trial, 1))
+        dense_start = Ticket(dense(found.masks), found.state, {}, {}, {})
+        drawn: list[int] = []
+        expected = trained_by_hand(built, dense_start, partial(looked_at, looks=[], drawn=drawn), trial)
+        assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
+        steps += drawn
+    assert steps[0] != steps[1]
+    assert max(steps) < 48
+
+
+def test_a_mask_has_settled_when_the_last_ones_are_near_it() -> None:
+    """Distances of 10 entries of 100 are not below 0.1; what came before the last looks is forgotten."""
+    masks = [{"a": torch.arange(60) < 30 + moved, "b": torch.ones(40, dtype=torch.bool)} for moved in range(30)]
+    rule = schedules.Settled(looks=3, distance=0.1)
+    assert not rule.after([masks[0]] * 2)
+    assert rule.after([masks[0]] * 3)
+    assert rule.after([masks[29], masks[0], masks[9], masks[5]])
+    assert rule.after([masks[0], masks[18], masks[9]])  # each against the newest, not against each other
+    assert not rule.after([masks[0], masks[10], masks[10]])
+    assert schedules.Settled(looks=1, distance=0.0).after([masks[0]])
+
+
+def test_looks_of_an_early_bird() -> None:
+    """Each round begins dense, looks at equal distances and prunes at the last look, before its end in any case."""
+    settings = {"rounds": 2, "rate": 0.5, "length": 100, "rewind_step": 10, "every": 20, "looks": 5, "distance": 0.1}
+    events = [event for event in schedules.early_bird(**settings, until=0.5) if event.round == 2]
+    assert [event.step for event in events] == [10, 30, 50, 55]
+    assert [event.target.density for event in events] == [1.0, 0.25, 0.25, 0.25]
+    assert [event.settled and event.settled.looks for event in events] == [None, 5, 5, 1]
+    assert schedules.early_bird(**settings, until=1.0)[-1].step == 99
 
 
 def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
@@ -250,7 +331,13 @@ def test_pruning_anew_forgets_the_mask_before() -> None:
     assert kept(once) == 6
 
 
-@pytest.mark.parametrize("fixed", [("pruner=gradual", "pruner.schedule.prunings=3")])
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        ("pruner=gradual", "pruner.schedule.prunings=3"),
+        ("pruner=early_bird", "pruner.schedule.every=3", "pruner.schedule.looks=2"),
+    ],
+)
 def test_a_round_that_prunes_while_it_trains_begins_with_the_dense_network(
     ticket: Callable[..., tuple[Ticket, build.Experiment]], fixed: tuple[str, ...]
 ) -> None:

@@ -86,8 +86,10 @@ REFUSED: dict[str, list[Any]] = {
     },
     **{f"pruner.criterion.{name}": [0, *WHOLE] for name in ("examples", "at_once", "criterion.examples")},
     **{f"pruner.criterion.{name}": [0, *RATIO] for name in ("temperature", "criterion.temperature")},
-    **dict.fromkeys([f"pruner.schedule.{name}" for name in ("begin", "end", "until", "fraction")], FRACTION),
-    **{f"pruner.schedule.{name}": [0, *WHOLE] for name in ("prunings", "every")},
+    **dict.fromkeys(
+        [f"pruner.schedule.{name}" for name in ("begin", "end", "until", "fraction", "distance")], FRACTION
+    ),
+    **{f"pruner.schedule.{name}": [0, *WHOLE] for name in ("prunings", "every", "looks")},
     "pruner.replacement.redistribute": SWITCH,
     "pruner.replacement.grow.momentum": [1.0, *FRACTION],
     "pruner.replacement.grow.batches": [0, *WHOLE],

@@ -33,6 +33,7 @@ _METHODS: Mapping[str, str] = {
     "set": "SET",
     "snfs": "SNFS",
     "gradual": "gradual magnitude pruning",
+    "early_bird": "early-bird pruning",
     "dense": "dense",
     "finetune": "magnitude pruning",
     "lr_rewind": "magnitude pruning",
