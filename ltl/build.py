@@ -190,9 +190,10 @@ def _pruner(cfg: DictConfig) -> Pruner:
     part = {name: _instantiate(cfg[name], f"pruner.{name}", *given) for name, given in _PRUNER.items()}
     replacement = None
     if cfg.get("replacement") is not None:
-        sides = ("drop", "grow")
         replacement = Replacement(
-            **{side: _instantiate(cfg.replacement[side], f"pruner.replacement.{side}", "evidence") for side in sides}
+            drop=_instantiate(cfg.replacement.drop, "pruner.replacement.drop", "evidence"),
+            grow=_instantiate(cfg.replacement.grow, "pruner.replacement.grow", "evidence"),
+            redistribute=cfg.replacement.redistribute,
         )
     return Pruner(**part, momentum=cfg.momentum, lr=cfg.lr, replacement=replacement)
 

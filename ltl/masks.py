@@ -43,6 +43,11 @@ def density(masks: Masks) -> float:
     return kept(masks) / total(masks)
 
 
+def distance(one: Masks, other: Masks) -> float:
+    """Return the fraction of prunable weights that one mask keeps and the other does not: their Hamming distance."""
+    return sum(int(torch.count_nonzero(mask ^ other[name])) for name, mask in one.items()) / total(one)
+
+
 def shuffled(masks: Masks, generator: torch.Generator) -> Masks:
     """Permute each mask within its layer, so that every layer keeps its count (Frankle & Carbin 2019, App. E)."""
     out = {}

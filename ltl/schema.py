@@ -35,6 +35,7 @@ _POSITIVE = number(lambda value: value > 0, "a number above 0")
 _FRACTION = number(lambda value: 0 <= value <= 1, "a fraction between 0 and 1")
 _PART = Allowed(lambda value: isinstance(value, dict), "a part of its own, such as {_target_: …, _partial_: true}")
 _MANY = 10_000  # each is planned before the first is trained
+_DECAY = number(lambda value: 0 <= value < 1, "a number from 0 to below 1")
 _NOT_NEGATIVE = number(lambda value: value >= 0, "a number ≥ 0")
 
 _SCHEMA: dict[str, Allowed] = {
@@ -114,7 +115,7 @@ _SCHEMA: dict[str, Allowed] = {
     ),
     "optimizer.eps": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
-    "optimizer.momentum": number(lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "optimizer.momentum": _DECAY,
     "optimizer.nesterov": _SWITCH,
     "optimizer.fused": _SWITCH,
     "lr_schedule.warmup": _LENGTH,
@@ -135,6 +136,11 @@ _SCHEMA: dict[str, Allowed] = {
     "pruner.schedule.every": whole(1, " of optimiser steps"),
     "pruner.schedule.until": _FRACTION,
     "pruner.schedule.fraction": _FRACTION,
+    "pruner.schedule.looks": whole(1),
+    "pruner.schedule.distance": _FRACTION,
+    "pruner.replacement.redistribute": _SWITCH,
+    "pruner.replacement.grow.momentum": _DECAY,
+    "pruner.replacement.grow.batches": whole(1),
     "pruner.allocation.conv": _MULTIPLE,
     "pruner.allocation.linear": _MULTIPLE,
     "pruner.allocation.output": _MULTIPLE,
@@ -199,10 +205,13 @@ MAY_CHANGE = ("logger", "hardware", "report", "tags")  # on a resume
 _PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
 _WHOLE = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", "corruption")
 _TARGETS = (*_WHOLE, *(f"pruner.{part}" for part in _PARTS))
-_OPTIONAL = ("pruner.replacement.drop", "pruner.replacement.grow")
-_FREE = (*(f"{section}." for section in (*_TARGETS, *_OPTIONAL)), "logger.", "claim.")
+_REPLACEMENT = ("drop", "grow", "redistribute")  # all of them, or none
+_FREE = (
+    *(f"{section}." for section in (*_TARGETS, "pruner.replacement.drop", "pruner.replacement.grow")),
+    *("logger.", "claim."),
+)
 _REQUIRED = (
-    *(key for key in _SCHEMA if "*" not in key and not key.startswith(("recipe.", *_FREE))),
+    *(key for key in _SCHEMA if "*" not in key and not key.startswith(("recipe.", "pruner.replacement.", *_FREE))),
     *(f"{section}._target_" for section in _TARGETS),
     *("model.name", "dataset.name", "lr_schedule.warmup"),
 )
@@ -308,6 +317,12 @@ def _check_together(plain: dict[str, Any]) -> None:
     length, rewind = (lengths.parse(text, "") for text in (plain["length"], plain["pruner"]["rewind_to"]))
     if rewind.unit == length.unit and rewind.value >= length.value:
         raise beyond_the_end(plain["pruner"]["rewind_to"], plain["length"])
+    replacement = plain["pruner"].get("replacement")
+    for name in _REPLACEMENT if replacement is not None else ():
+        if name not in replacement:
+            raise LtlError(
+                f"pruner.replacement.{name} is missing: write drop, grow and redistribute, as pruner=rigl does."
+            )
     schedule = plain["pruner"]["schedule"]
     if schedule.get("begin", 0) > schedule.get("end", 1):
         raise LtlError(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from ltl.results import read_table
 from ltl.rng import generator
 from ltl.tickets import Ticket, load
 from ltl.training.order import DataOrder
+from ltl.training.search import Search
 
 SMALL = (
     "model.widths=[12]", "length=60it", "eval_every=25it", "batch=20", "dataset.limit=200", "trials=1", "control=none",
@@ -43,42 +45,100 @@ def ticket(tmp_path: Path) -> Callable[..., tuple[Ticket, build.Experiment]]:
     return run
 
 
-def reference(built: build.Experiment, start: Ticket, grows: str) -> dict[str, Tensor]:
-    """RigL or SET with momentum, as Algorithm 1 has it: the final masks. Data order and θ₀ are the run's own."""
+Weights = dict[str, Tensor]
+
+
+def trained_by_hand(
+    built: build.Experiment,
+    start: Ticket,
+    change: Callable[[int, Weights, Weights, Callable[[int], Weights]], bool],
+    trial: int = 0,
+) -> Weights:
+    """SGD with momentum 0.9 on θ₀ with the ticket's mask: the final masks. Data order and θ₀ are the run's own.
+
+    `change(step, masks, weights, gradients)` may change the masks before a step, of which gradients(step) are the dense
+    ones at the present weights; it returns whether that takes the step's place, as in the official code of RigL.
+    """
     theta = {name: tensor.clone().requires_grad_() for name, tensor in start.state.items()}
     masks = {name: start.masks[name].clone() for name in WEIGHTS}
-    for name in WEIGHTS:
-        theta[name].data *= masks[name]
     velocity = {name: torch.zeros_like(tensor) for name, tensor in theta.items()}
-    order = DataOrder(examples=200, batch=20, seed=0, by_round="same", device=torch.device("cpu"))
-    for step in range(60):
+    order = DataOrder(examples=200, batch=20, seed=trial, by_round="same", device=torch.device("cpu"))
+
+    def gradients(step: int) -> Weights:
         rows = order.indices((1, 0), step)
         inputs, targets = built.dataset.train.inputs[rows].flatten(1), built.dataset.train.targets[rows]
         hidden = F.relu(F.linear(inputs, theta["fc1.weight"], theta["fc1.bias"]))
         loss = F.cross_entropy(F.linear(hidden, theta["output.weight"], theta["output.bias"]), targets)
-        gradients = dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
-        if step % 10 == 0 and 0 < step < 45:
-            share = 0.3 / 2 * (1 + math.cos(math.pi * step / 45))
-            for name in WEIGHTS:
-                size = int(masks[name].sum())
-                count = int(share * size + 1e-9)
-                active = masks[name].flatten().nonzero().flatten().tolist()
-                magnitude = theta[name].detach().flatten().abs()
-                dropped = sorted(active, key=lambda index, m=magnitude: float(m[index]))[:count]  # type: ignore[misc]
-                masks[name].view(-1)[dropped] = False
-                free = (~masks[name]).flatten().nonzero().flatten().tolist()
-                size_of = gradients[name].flatten().abs()
-                grown = sorted(free, key=lambda index, g=size_of: -float(g[index]))[:count]  # type: ignore[misc]
-                masks[name].view(-1)[grown] = True
-                assert int(masks[name].sum()) == size
-                theta[name].data *= masks[name]
-                velocity[name] *= masks[name]
-            continue  # the official code trains or replaces, never both
-        for name, tensor in theta.items():
-            gradient = gradients[name] * masks[name] if name in WEIGHTS else gradients[name]
-            velocity[name] = 0.9 * velocity[name] + gradient
-            tensor.data -= 0.1 * velocity[name]
+        return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+
+    for step in range(60):
+        idle = step > 0 and change(step, masks, {name: theta[name].detach() for name in WEIGHTS}, gradients)
+        for name in WEIGHTS:
+            theta[name].data *= masks[name]
+            velocity[name] *= masks[name]
+        if not idle:
+            for name, gradient in gradients(step).items():
+                velocity[name] = 0.9 * velocity[name] + (gradient * masks[name] if name in WEIGHTS else gradient)
+                theta[name].data -= 0.1 * velocity[name]
     return masks
+
+
+def replaced(
+    step: int,
+    masks: Weights,
+    weights: Weights,
+    gradients: Callable[[int], Weights],
+    *,
+    fraction: float,
+    last: float,
+    momentum: float,
+) -> bool:
+    """RigL (momentum 0) or sparse momentum, as their Algorithms 1 have it.
+
+    Dettmers & Zettlemoyer 2019: a layer's contribution is the mean magnitude of its kept weights' smoothed gradients,
+    over that of all layers; it grows that part of what all drop.
+    """
+    if step % 10 or step >= last:
+        return False
+    share = fraction / 2 * (1 + math.cos(math.pi * step / last))
+    smoothed = {name: gradients(step)[name].clone() for name in WEIGHTS}
+    for back in range(1, min(step + 1, 15) if momentum else 1):
+        for name in WEIGHTS:
+            smoothed[name] += momentum**back * gradients(step - back)[name]
+    sizes = {name: (int(masks[name].sum()), int((~masks[name]).sum())) for name in WEIGHTS}
+    counts = {name: min(int(share * size + 1e-9), free) for name, (size, free) in sizes.items()}
+    means = {name: float(smoothed[name][masks[name]].abs().mean()) for name in WEIGHTS}
+    for name in WEIGHTS:
+        active = masks[name].flatten().nonzero().flatten().tolist()
+        magnitude = weights[name].flatten().abs()
+        active.sort(key=lambda index, m=magnitude: float(m[index]))  # type: ignore[misc]
+        masks[name].view(-1)[active[: counts[name]]] = False
+    if momentum:
+        whole, room = sum(counts.values()), int((~masks["output.weight"]).sum())
+        second = min(room, round(whole * means["output.weight"] / sum(means.values())))
+        counts = {"fc1.weight": whole - second, "output.weight": second}
+    for name in WEIGHTS:
+        free = (~masks[name]).flatten().nonzero().flatten().tolist()
+        size_of = smoothed[name].flatten().abs()
+        free.sort(key=lambda index, g=size_of: -float(g[index]))  # type: ignore[misc]
+        masks[name].view(-1)[free[: counts[name]]] = True
+    return True
+
+
+def looked_at(
+    step: int, masks: Weights, weights: Weights, gradients: object, *, looks: list[Tensor], drawn: list[int]
+) -> bool:
+    """You et al. 2020, Alg. 1: prune by magnitude to 40% when three looks, 4 steps apart, differ in less than 5%."""
+    if not drawn and step % 4 == 0:
+        flat = torch.cat([weights[name].flatten().abs() for name in WEIGHTS])
+        looks.append(torch.zeros(len(flat), dtype=torch.bool))
+        looks[-1][flat.argsort(descending=True)[: round(0.4 * len(flat))]] = True
+        differ = [float((looks[-1] != one).double().mean()) for one in looks[-3:-1]]
+        if step == 48 or (len(differ) == 2 and max(differ) < 0.05):
+            drawn.append(step)
+            for name, part in zip(WEIGHTS, looks[-1].split([768, 120]), strict=True):
+                masks[name].copy_(part.view_as(masks[name]))
+    return False
 
 
 SGD = (
@@ -99,12 +159,92 @@ def test_rigl_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experim
             "pruner=rigl", *SGD, f"hardware.stack={way}", f"hardware.chunk={chunk}", f"eval_every={every}it",
             folder=f"{chunk}-{every}",
         )  # fmt: skip
-        expected = reference(built, begun, "gradient")
+        expected = trained_by_hand(built, begun, partial(replaced, fraction=0.3, last=45, momentum=0.0))
         changed = sum(int((begun.masks[name] & ~found.masks[name]).sum()) for name in WEIGHTS)
         assert changed > 20
         assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
         row = read_table(built.folder / "rounds.csv")[-1]
         assert (row["steps"], row["total_steps"]) == ("60", "60")
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_sparse_momentum_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experiment]], way: str) -> None:
+    """Same masks after five replacements, the first with fewer batches behind it than it may smooth over."""
+    fixed = ("pruner=snfs", *SGD, "pruner.schedule.until=1.0", "pruner.replacement.grow.batches=15")
+    fixed += ("pruner.schedule.fraction=0.1",)
+    begun, _ = ticket(*fixed, "pruner.schedule.until=0.0", f"hardware.stack={way}", folder="begun")
+    found, built = ticket(*fixed, f"hardware.stack={way}", "hardware.chunk=7")
+    expected = trained_by_hand(built, begun, partial(replaced, fraction=0.1, last=60, momentum=0.9))
+    assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
+    assert kept(found.masks) == kept(begun.masks)
+    assert kept({"": begun.masks["output.weight"]}) < kept({"": found.masks["output.weight"]}) < 120
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_an_early_bird_is_drawn_when_its_mask_settles(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], way: str
+) -> None:
+    """Each of two networks at a look of its own, and its mask does not change after that."""
+    fixed = ("pruner=early_bird", *SGD[1:4], f"hardware.stack={way}", "trials=2", "pruner.schedule.every=4")
+    _, built = ticket(*fixed, "pruner.schedule.looks=3", "pruner.schedule.distance=0.05", "pruner.schedule.until=0.8")
+    steps = []
+    for trial in range(2):
+        found = load(built.ticket_path(trial, 1))
+        dense_start = Ticket(dense(found.masks), found.state, {}, {}, {})
+        drawn: list[int] = []
+        expected = trained_by_hand(built, dense_start, partial(looked_at, looks=[], drawn=drawn), trial)
+        assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
+        steps += drawn
+    assert steps[0] != steps[1]
+    assert max(steps) < 48
+
+
+def test_a_mask_has_settled_when_the_last_ones_are_near_it() -> None:
+    """Distances of 10 entries of 100 are not below 0.1; what came before the last looks is forgotten."""
+    masks = [{"a": torch.arange(60) < 30 + moved, "b": torch.ones(40, dtype=torch.bool)} for moved in range(30)]
+    rule = schedules.Settled(looks=3, distance=0.1)
+    assert not rule.after([masks[0]] * 2)
+    assert rule.after([masks[0]] * 3)
+    assert rule.after([masks[29], masks[0], masks[9], masks[5]])
+    assert rule.after([masks[0], masks[18], masks[9]])  # each against the newest, not against each other
+    assert not rule.after([masks[0], masks[10], masks[10]])
+    assert schedules.Settled(looks=1, distance=0.0).after([masks[0]])
+
+
+def test_looks_of_an_early_bird() -> None:
+    """Each round begins dense, looks at equal distances and prunes at the last look, before its end in any case."""
+    settings = {"rounds": 2, "rate": 0.5, "length": 100, "rewind_step": 10, "every": 20, "looks": 5, "distance": 0.1}
+    events = [event for event in schedules.early_bird(**settings, until=0.5) if event.round == 2]
+    assert [event.step for event in events] == [10, 30, 50, 55]
+    assert [event.target.density for event in events] == [1.0, 0.25, 0.25, 0.25]
+    assert [event.settled and event.settled.looks for event in events] == [None, 5, 5, 1]
+    assert schedules.early_bird(**settings, until=1.0)[-1].step == 99
+
+
+def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
+    """In proportion as far as there is room, exact in sum; a dense layer stays, and no score anywhere is no error."""
+
+    def scores(*values: float) -> Callable[[Evidence], dict[str, Tensor]]:
+        return lambda evidence: {
+            name: torch.full(mask.shape, value)
+            for (name, mask), value in zip(evidence.masks.items(), values, strict=True)
+        }
+
+    def counts(*values: float) -> list[int]:
+        pruner = Pruner(
+            criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
+            momentum="zero", lr="rewound",
+            replacement=Replacement(drop=scores(0.0, 0.0, 0.0, 0.0), grow=scores(*values), redistribute=True),
+        )  # fmt: skip
+        masks = {name: torch.arange(100) < size for name, size in zip("abcd", (40, 60, 90, 100), strict=True)}
+        new = pruner.replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)
+        return [int(mask.sum()) for mask in new.values()]
+
+    # 20 + 30 + 10 are dropped (of c as many as it has places, of d none): 20, 30, 80 and 100 stay, and 60 grow.
+    assert counts(1e-12, 2e-12, 0.0, 0.0) == [40, 70, 80, 100]
+    assert counts(1.0, 1.0, 8.0, 50.0) == [40, 50, 100, 100]
+    assert counts(0.0, 0.0, 1.0, 0.0) == [40, 50, 100, 100]
+    assert sum(counts(0.0, 0.0, 0.0, 0.0)) == 290
 
 
 @pytest.mark.parametrize("pruner", ["rigl", "set"])
@@ -124,7 +264,8 @@ def test_replacements_at_random_are_uniform() -> None:
     """SET: every free place is as likely to grow, in 2,000 replacements of 3 of 12 weights of 40."""
     pruner = Pruner(
         criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
-        momentum="zero", lr="rewound", replacement=Replacement(drop=criteria.final_magnitude, grow=criteria.random),
+        momentum="zero", lr="rewound",
+        replacement=Replacement(drop=criteria.final_magnitude, grow=criteria.random, redistribute=False),
     )  # fmt: skip
     mask = torch.zeros(4, 10, dtype=torch.bool)
     mask.view(-1)[:12] = True
@@ -165,11 +306,12 @@ def test_schedules_before_and_within_a_round() -> None:
     )
 
     events = schedules.gradual(**settings, begin=0.25, end=0.75, prunings=5)
-    assert [event.step for event in events[:5]] == [48, 56, 64, 72, 80]
-    assert [event.target.density for event in events[5:]] == pytest.approx(
-        [0.0625 + 0.9375 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert [event.step for event in events[:6]] == [20, 48, 56, 64, 72, 80]
+    assert [event.target.density for event in events[6:]] == pytest.approx(
+        [1.0] + [0.0625 + 0.9375 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
     )
-    assert events[4].target.density == pytest.approx(0.25)
+    assert events[5].target.density == pytest.approx(0.25)
+    assert [event.anew for event in events] == ([True] + [False] * 5) * 2
 
     events = schedules.dynamic(**settings, every=15, until=0.75, fraction=0.3)
     first = [event for event in events if event.round == 1]
@@ -187,6 +329,42 @@ def test_pruning_anew_forgets_the_mask_before() -> None:
     scores = {"w": torch.rand(30, generator=torch.Generator().manual_seed(0)).view(5, 6)}
     once = global_pool(scores, dense(scores), Target(density=0.2), exclude=[], allow_empty=True)
     assert kept(once) == 6
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        ("pruner=gradual", "pruner.schedule.prunings=3"),
+        ("pruner=early_bird", "pruner.schedule.every=3", "pruner.schedule.looks=2"),
+    ],
+)
+def test_a_round_that_prunes_while_it_trains_begins_with_the_dense_network(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], fixed: tuple[str, ...]
+) -> None:
+    """Its mask does not depend on the rounds before: the second of 60% each is the first of 84%."""
+    first, _ = ticket(*fixed, "pruner.rate=0.84", folder="first")
+    _, built = ticket(*fixed, "pruner.rounds=2", folder="second")
+    second = load(built.ticket_path(0, 2))
+    assert kept(second.masks) == round(0.16 * sum(mask.numel() for mask in second.masks.values()))
+    assert all(torch.equal(first.masks[name], second.masks[name]) for name in WEIGHTS)
+
+
+def test_a_network_that_has_diverged_is_not_pruned_while_it_trains(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]],
+) -> None:
+    """Its scores would be no numbers, which is an error that would end the others too."""
+    found, built = ticket("pruner=gradual")
+    (job,) = built.jobs(lambda key: False)
+    search = job.networks[0].member
+    assert isinstance(search, Search)
+    weights = {name: torch.full_like(tensor, torch.nan) for name, tensor in found.state.items()}
+    search.take_theta_0(weights)
+    search.begin(WEIGHTS)
+    step = search.events[1].step
+    with pytest.raises(LtlError, match="no finite numbers"):
+        search.prune_in_place((1, step), weights)
+    search.lost = True
+    assert not search.prune_in_place((1, step), weights)
 
 
 def test_gradual_pruning_reaches_its_density_and_never_lets_grow(

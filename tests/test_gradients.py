@@ -32,7 +32,7 @@ def known() -> Evidence:
         outputs=Stack([network], stacked=False, compiled=False).outputs_of,
         loss=F.cross_entropy,
         examples=lambda per_class, generator: (inputs, targets),
-        batch=lambda: (inputs, targets),
+        batches=lambda count: iter([(inputs, targets), (inputs[:5], targets[:5])][:count]),
         input_shape=(4,),
     )
     return Evidence(weights, weights, weights, masks, source, lambda _: {}, task)
@@ -45,7 +45,7 @@ def network(weights: Tensors, inputs: Tensor) -> Tensor:
 
 
 def loss(known: Evidence, weights: Tensors, temperature: float = 1.0) -> Tensor:
-    inputs, targets = known.task.batch()
+    inputs, targets = next(known.task.batches(1))
     logits = network(weights, inputs) / temperature
     return (logits.logsumexp(1) - logits[torch.arange(12), targets]).mean()
 
@@ -150,6 +150,22 @@ def test_gradients_are_dense(known: Evidence) -> None:
     assert all((gradients.batch_gradient(known)[name][~known.masks[name]] > 0).any() for name in NAMES)
 
 
+def test_smoothed_gradients_are_their_sum_with_signs(known: Evidence) -> None:
+    """|g_0 + β g_1|, each of its own batch, dense; one batch is RigL's gradient."""
+    _, newest, _ = hessian(known)
+    start = masked(known)
+    flat = torch.cat([start[name].flatten() for name in NAMES])
+    inputs, targets = list(known.task.batches(2))[1]
+
+    def before(row: Tensor) -> Tensor:
+        logits = network({**start, "0.weight": row[:20].view(5, 4), "2.weight": row[20:].view(3, 5)}, inputs)
+        return (logits.logsumexp(1) - logits[torch.arange(5), targets]).mean()
+
+    expected = newest + 0.5 * torch.autograd.functional.jacobian(before, flat)
+    assert_scores(gradients.smoothed_gradient(known, momentum=0.5, batches=2), expected.abs())
+    assert_scores(gradients.smoothed_gradient(known, momentum=0.5, batches=1), newest.abs())
+
+
 @pytest.mark.parametrize(
     "criterion",
     [
@@ -172,7 +188,7 @@ def test_nothing_that_is_looked_at_changes(known: Evidence) -> None:
     stack = Stack([network], stacked=False, compiled=False)
     state = stack.members()[0]
     before = {name: tensor.clone() for name, tensor in state.items()}
-    inputs, _ = known.task.batch()
+    inputs, _ = next(known.task.batches(1))
     trained, evaluated = (stack.outputs_of(state, inputs, training) for training in (True, False))
     hidden = inputs @ state["0.weight"].T + state["0.bias"]
     normed = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()

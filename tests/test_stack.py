@@ -167,6 +167,8 @@ def test_every_pruner_resumed_is_as_if_never_interrupted(launch: Callable[..., P
         fixed.append("pruner.rate=0.2")
     if "every" in composed(*fixed).pruner.schedule:
         fixed.append("pruner.schedule.every=4")
+    if pruner == "early_bird":  # the third look, at step 12, rests on that of step 4, before the first cut
+        fixed += ["pruner.schedule.looks=3", "pruner.schedule.distance=1.0", "pruner.schedule.until=0.9"]
     if pruner == "dense":
         fixed.append("pruner.rounds=0")
     whole, cut = launch(*fixed, folder="whole"), None

@@ -11,6 +11,8 @@ from torch import Tensor
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors, kept, total
 
+_LEAST_SHARE = 1e-9  # of a layer that has none: it takes what the others cannot hold
+
 
 @dataclass(frozen=True)
 class Target:
@@ -119,6 +121,19 @@ def rounded(shares: Mapping[str, float], whole: int) -> dict[str, int]:
     for name in order[: whole - sum(counts.values())]:
         counts[name] += 1
     return counts
+
+
+def in_proportion(shares: Mapping[str, float], room: Mapping[str, int], whole: int) -> dict[str, int]:
+    """Return counts that sum to `whole`, in proportion to `shares` where there is room, and more elsewhere."""
+    wanted = {name: max(share, _LEAST_SHARE) for name, share in shares.items()}
+    full: dict[str, int] = {}
+    while True:
+        rest = {name: share for name, share in wanted.items() if name not in full}
+        scale = (whole - sum(full.values())) / sum(rest.values()) if rest else 0.0
+        over = {name: room[name] for name, share in rest.items() if scale * share > room[name]}
+        if not over:
+            return rounded({**full, **{name: scale * share for name, share in rest.items()}}, whole)
+        full |= over
 
 
 def included(masks: Masks, exclude: Sequence[str], key: str) -> list[str]:

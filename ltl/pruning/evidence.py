@@ -1,6 +1,6 @@
 """What a pruning function may look at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,15 @@ class Task:
 
     outputs(weights, inputs, training) -> (b, *): the network with `weights`; `training` says which statistics BatchNorm
     uses, and dropout never draws. loss(outputs, targets) -> scalar. examples(per_class, generator) -> (inputs, targets)
-    draws that many training examples of each class, or all that it has, without augmentation, in random order. batch()
-    -> (inputs, targets) is that of the optimiser step which is due, augmented.
+    draws that many training examples of each class, or all that it has, without augmentation, in random order.
+    batches(count) yields (inputs, targets), augmented: the batch of the optimiser step which is due and those of up to
+    count − 1 steps of this round before it, newest first.
     """
 
     outputs: Callable[[Tensors, Tensor, bool], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
     examples: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-    batch: Callable[[], tuple[Tensor, Tensor]]
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     input_shape: tuple[int, ...]
 
 

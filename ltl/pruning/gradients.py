@@ -71,8 +71,23 @@ def sensitivity(evidence: Evidence, *, examples: int) -> Tensors:
 
 def batch_gradient(evidence: Evidence) -> Tensors:
     """|∂L/∂θ| of the batch that is due, dense: pruned entries have one too (RigL: Evci et al. 2020, §3)."""
-    _, gradients = _weights_and_gradients(evidence, *evidence.task.batch())
+    _, gradients = _weights_and_gradients(evidence, *next(evidence.task.batches(1)))
     return {name: gradient.abs() for name, gradient in gradients.items()}
+
+
+def smoothed_gradient(evidence: Evidence, *, momentum: float, batches: int) -> Tensors:
+    """|Σ_j momentum^j g_j|, the exponentially smoothed dense gradient (Dettmers & Zettlemoyer 2019, §3).
+
+    g_j is that of the batch j steps before the one which is due, j < `batches`, at the weights as they are now. The
+    paper's is at the weights of its own step, without end: the optimiser's momentum, whose gradients are not masked in
+    the official code. Here they are, and nothing needs to be kept from step to step.
+    """
+    smoothed = {name: torch.zeros_like(evidence.weights[name]) for name in evidence.masks}
+    for steps, (inputs, targets) in enumerate(evidence.task.batches(batches)):
+        _, gradients = _weights_and_gradients(evidence, inputs, targets)
+        for name, gradient in gradients.items():
+            smoothed[name] += momentum**steps * gradient
+    return {name: total.abs() for name, total in smoothed.items()}
 
 
 def optimal_brain_damage(evidence: Evidence, *, examples: int, at_once: int) -> Tensors:

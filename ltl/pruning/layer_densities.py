@@ -10,7 +10,7 @@ import torch
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
-from ltl.pruning.allocation import Target, floor, included, lowest, removed, rounded
+from ltl.pruning.allocation import Target, floor, in_proportion, included, lowest, removed, rounded
 
 
 def uniform(
@@ -111,23 +111,12 @@ def smart_ratio(
 
 
 _EXCLUDE = "pruner.allocation.exclude"
-_LEAST_SHARE = 1e-9  # of a layer that has none: it takes what the others cannot hold
 
 
 def _by_share(scores: Tensors, masks: Masks, target: Target, shares: Mapping[str, float], allow_empty: bool) -> Masks:
     """Keep weights of the layers of `shares` in proportion to these, and more of the rest where one is full."""
     room, left = _budget(masks, target, list(shares))
-    wanted = {name: max(share, _LEAST_SHARE) for name, share in shares.items()}
-    full: dict[str, int] = {}
-    while True:
-        rest = {name: share for name, share in wanted.items() if name not in full}
-        scale = (left - sum(full.values())) / sum(rest.values()) if rest else 0.0
-        over = {name: room[name] for name, share in rest.items() if scale * share > room[name]}
-        if not over:
-            break
-        full |= over
-    counts = rounded({**full, **{name: scale * share for name, share in rest.items()}}, left)
-    return _to_counts(scores, masks, counts, allow_empty)
+    return _to_counts(scores, masks, in_proportion(shares, room, left), allow_empty)
 
 
 def _budget(masks: Masks, target: Target, names: Sequence[str]) -> tuple[dict[str, int], int]:

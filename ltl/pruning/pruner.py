@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors, dense
-from ltl.pruning.allocation import Target, floor, lowest
+from ltl.pruning.allocation import Target, floor, in_proportion, lowest
 from ltl.pruning.evidence import Evidence
 
 Criterion = Callable[[Evidence], Tensors]
@@ -17,10 +17,15 @@ Criterion = Callable[[Evidence], Tensors]
 
 @dataclass(frozen=True)
 class Replacement:
-    """How dynamic sparse training replaces weights: the lowest scores of `drop` go, the highest of `grow` come."""
+    """How dynamic sparse training replaces weights: the lowest scores of `drop` go, the highest of `grow` come.
+
+    redistribute: layers grow in proportion to the mean score of `grow` over the weights that they have, instead of as
+    many as they drop (Dettmers & Zettlemoyer 2019, §3).
+    """
 
     drop: Criterion
     grow: Criterion
+    redistribute: bool
 
 
 @dataclass(frozen=True)
@@ -48,20 +53,32 @@ class Pruner:
     def replace(self, evidence: Evidence, rate: float) -> Masks:
         """Return the masks after each layer has replaced ⌊rate·n⌋ of its n weights (Evci et al. 2020, Alg. 1).
 
-        What was just dropped may grow again. LtlError for scores that are not finite, or without `replacement`.
+        A layer drops no more than it has places free, so a dense one stays as it is. What was just dropped may grow
+        again. LtlError for scores that are not finite, or without `replacement`.
         """
         if self.replacement is None:
             raise LtlError("pruner.replacement=null is not possible with a schedule that replaces weights: name both.")
         dropped, grown = self.replacement.drop(evidence), self.replacement.grow(evidence)
         _check(dropped, evidence.masks, "pruner.replacement.drop")
         _check(grown, dense(evidence.masks), "pruner.replacement.grow")
-        return {name: _replaced(mask, dropped[name], grown[name], rate) for name, mask in evidence.masks.items()}
+        left = {name: _dropped(mask, dropped[name], rate) for name, mask in evidence.masks.items()}
+        counts = {name: int(torch.count_nonzero(mask & ~left[name])) for name, mask in evidence.masks.items()}
+        if self.replacement.redistribute:
+            counts = _redistributed(counts, evidence.masks, grown)
+        return {name: mask | lowest(-grown[name], ~mask, counts[name]) for name, mask in left.items()}
 
 
-def _replaced(mask: Tensor, drop: Tensor, grow: Tensor, rate: float) -> Tensor:
+def _dropped(mask: Tensor, drop: Tensor, rate: float) -> Tensor:
     count = min(floor(rate, int(torch.count_nonzero(mask))), int(torch.count_nonzero(~mask)))
-    left = mask & ~lowest(drop, mask, count)
-    return left | lowest(-grow, ~left, count)
+    return mask & ~lowest(drop, mask, count)
+
+
+def _redistributed(counts: dict[str, int], masks: Masks, grow: Tensors) -> dict[str, int]:
+    """Return `counts` shared out anew, by the layers' mean scores of kept weights, as far as each has places."""
+    means = {name: float(grow[name][mask].mean()) if bool(mask.any()) else 0.0 for name, mask in masks.items()}
+    whole = sum(means.values()) or 1.0
+    room = {name: int(torch.count_nonzero(~mask)) + counts[name] for name, mask in masks.items()}
+    return in_proportion({name: mean / whole for name, mean in means.items()}, room, sum(counts.values()))
 
 
 def _check(scores: Tensors, judged: Masks, key: str) -> None:

@@ -1,17 +1,37 @@
 """Schedules: settings -> ordered events, when and how much is pruned."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ltl.masks import Masks, distance
 from ltl.pruning.allocation import Target
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Whether a mask has settled: each of the `looks` − 1 drawn before it is nearer to it than `distance`.
+
+    That is the fraction of entries that differ (You et al. 2020, §3, eq. 1). The earlier masks are each compared with
+    the newest, as in the official code.
+    """
+
+    looks: int
+    distance: float
+
+    def after(self, drawn: Sequence[Masks]) -> bool:
+        """Return whether the last of the masks `drawn` has settled."""
+        *earlier, newest = drawn[-self.looks :]
+        return len(earlier) == self.looks - 1 and all(distance(newest, one) < self.distance for one in earlier)
 
 
 @dataclass(frozen=True)
 class Event:
     """One pruning: at optimiser step `step` of round `round` (its length = after its training), towards `target`.
 
-    Where `replaces`, as many weights grow in each layer as are dropped, a rate of those that it has, and the optimiser
-    does not step at that step.
+    Where `replaces`, as many weights grow as are dropped, a rate of those that each layer has, and the optimiser does
+    not step at that step. Where `settled`, the event is a look: a dense network is pruned only if its mask has settled,
+    and one that has been pruned stays as it is.
     """
 
     round: int
@@ -21,6 +41,7 @@ class Event:
     of_dense: bool = False  # the weights judged are those at the end of round 0, of the dense network
     anew: bool = False  # from the dense network's mask, not from the one before
     replaces: bool = False
+    settled: Settled | None = None
 
 
 def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
@@ -68,11 +89,40 @@ def gradual(
     events = []
     for turn in range(1, rounds + 1):
         final = (1 - rate) ** turn
+        events.append(Event(turn, rewind_step, Target(density=1.0), rewind_step, anew=True))
         for number in range(1, prunings + 1):
             progress = number / prunings
             step = rewind_step + round((begin + (end - begin) * progress) * (length - rewind_step))
             target = Target(density=final + (1 - final) * (1 - progress) ** 3)
-            events.append(Event(turn, step, target, rewind_step, anew=number == 1))
+            events.append(Event(turn, step, target, rewind_step))
+    return events
+
+
+def early_bird(
+    *,
+    rounds: int,
+    rate: float,
+    length: int,
+    rewind_step: int,
+    every: int,
+    until: float,
+    looks: int,
+    distance: float,
+) -> list[Event]:
+    """Prune once while a round trains, to (1 − rate)^r, when the mask has settled (You et al. 2020, Alg. 1).
+
+    Every `every` optimiser steps a mask is drawn, until one has settled; then the weights left train on. At the
+    fraction `until` of the round's training, and a step before its end at the latest, it is pruned in any case. Masks
+    of density ρ differ in 2ρ of their entries at most, so below half of `distance` the first `looks` always settle.
+    """
+    last = min(rewind_step + round(until * (length - rewind_step)), length - 1)
+    events = []
+    for turn in range(1, rounds + 1):
+        target = Target(density=(1 - rate) ** turn)
+        events.append(Event(turn, rewind_step, Target(density=1.0), rewind_step, anew=True))
+        for step in range(rewind_step + every, last, every):
+            events.append(Event(turn, step, target, rewind_step, settled=Settled(looks, distance)))
+        events.append(Event(turn, last, target, rewind_step, settled=Settled(1, distance)))
     return events
 
 

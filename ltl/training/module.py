@@ -157,7 +157,7 @@ class MaskedTraining(pl.LightningModule):
             outputs=self.stack.outputs_of,
             loss=self.dataset.loss,
             examples=self.dataset.examples,
-            batch=lambda: self._batch_of(number),
+            batches=partial(self._batches_of, number),
             input_shape=self.dataset.input_shape,
         )
 
@@ -268,13 +268,14 @@ class MaskedTraining(pl.LightningModule):
             return self.dataset.sparse_batches(indices)
         return (indices,) if self.dataset.augment is None else self.dataset.batches(indices, self._generators)
 
-    def _batch_of(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return the whole batch of network `number` at the step that is due."""
-        step = self.position[1]
-        if self._draws:
-            self._seed_augmentation(number, step)
-        indices = self.streams[number].order.indices(self._keys[number], step)
-        return self.dataset.batch(indices, self._generators[number])
+    def _batches_of(self, number: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the whole batches of network `number` at the step that is due and at up to count − 1 before it."""
+        turn, due = self.position
+        for step in range(due, max(due - count, self.timeline.first[turn] - 1), -1):
+            if self._draws:
+                self._seed_augmentation(number, step)
+            indices = self.streams[number].order.indices(self._keys[number], step)
+            yield self.dataset.batch(indices, self._generators[number])
 
     def _seed_augmentation(self, number: int, step: int) -> None:
         streams = self.streams[number]

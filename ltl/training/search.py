@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from ltl.errors import LtlError
-from ltl.masks import Tensors, dense, tensors_sha256
+from ltl.masks import Masks, Tensors, dense, kept, pack, tensors_sha256, total, unpack
 from ltl.pruning.evidence import Evidence, Task
 from ltl.pruning.pruner import Pruner
-from ltl.pruning.schedules import Event
+from ltl.pruning.schedules import Event, Settled
 from ltl.rng import generator
 from ltl.training.layers import quartiles
 from ltl.training.start import Start, cloned, moved
@@ -39,6 +39,7 @@ class Search:
         self.init_sha256 = ""
         self.theta_k: Tensors | None = None  # as long as it is None, the rewind point is θ₀
         self.theta_dense: Tensors = {}  # at the end of round 0, if any event looks at it
+        self.drawn: list[Tensors] = []  # masks of this round's last looks, as bits
         self.task: Task | None = None  # where it is known
 
     @property
@@ -63,8 +64,10 @@ class Search:
 
     def prune_in_place(self, position: Position, now: Tensors) -> bool:
         """Prune at the events of this very step and go on with the weights `now`; return whether there were any."""
+        if self.lost:  # nothing can be learned from its weights
+            return False
         start = self._pruned(self.current, position, now)
-        if start is self.start or self.lost:
+        if start is self.start:
             return False
         self.start = self._filled(start, now)
         return True
@@ -116,7 +119,7 @@ class Search:
         """Take θ_k."""
         self.theta_k = cloned(now)
 
-    _KEPT = ("init_sha256", "theta_k", "theta_dense")
+    _KEPT = ("init_sha256", "theta_k", "theta_dense", "drawn")
 
     def _name(self, theta: Tensors) -> str | None:
         """Return which of the states kept anyway `theta` is, if any: a checkpoint then holds it once."""
@@ -133,17 +136,29 @@ class Search:
             return start
         pruned = start
         for number, event in enumerate(due):
+            if event.settled and kept(pruned.masks) < total(pruned.masks):
+                continue  # the round has its mask
             seen = self.theta_dense if event.of_dense else weights
             if event.anew:
-                pruned = replace(pruned, masks=dense(pruned.masks))
+                pruned, self.drawn = replace(pruned, masks=dense(pruned.masks)), []
             evidence = self._evidence(seen, pruned, *position, number)
             if event.replaces:
                 masks = self.pruner.replace(evidence, event.target.rate or 0.0)
             else:
                 masks = self.pruner.prune(evidence, event.target)
+            if event.settled and not self._settled(masks, event.settled):
+                continue
             pruned = replace(pruned, masks=masks, search_steps=event.search_steps)
+        if pruned is start:
+            return start
         gone = {name: quartiles(weights[name], mask & ~pruned.masks[name]) for name, mask in start.masks.items()}
         return replace(pruned, gone=gone)
+
+    def _settled(self, masks: Masks, rule: Settled) -> bool:
+        """Note the mask that a look has drawn, and return whether it has settled."""
+        self.drawn = [*self.drawn, {name: pack(mask) for name, mask in masks.items()}][-rule.looks :]
+        shapes = {name: mask.shape for name, mask in masks.items()}
+        return rule.after([{name: unpack(bits[name], shape) for name, shape in shapes.items()} for bits in self.drawn])
 
     def _filled(self, start: Start, weights: Tensors) -> Start:
         """Return `start` with the filler's tensors, of the layers where any pruned entry is not 0."""
