@@ -215,7 +215,15 @@ def test_every_option_and_key_is_documented() -> None:
     assert {str(key) for key in plain} <= documented  # type: ignore[union-attr]
     keys = {name for name in page if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", name) and name.split(".")[0] in plain}  # type: ignore[operator]
     known = set()
-    combinations = [(), ("optimizer=sgd",), ("lr_schedule=milestones",), ("initialiser=orthogonal",), ("model=conv2",)]
+    combinations = [
+        (),
+        ("corruption=subset",),
+        ("corruption=random_pixels",),
+        ("optimizer=sgd",),
+        ("lr_schedule=milestones",),
+        ("initialiser=orthogonal",),
+        ("model=conv2",),
+    ]
     combinations += [(f"pruner={name}",) for name in ("grasp", "optimal_brain_damage", "gradual", "early_bird", "snfs")]
     pruners = ("large_final_same_sign", "zhou_reinit", "noise", "quantised", "zhou_variant_1")
     combinations += [(f"pruner={pruner}",) for pruner in pruners]
