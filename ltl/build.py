@@ -163,7 +163,7 @@ def _instantiate(cfg: DictConfig, key: str, *given: str, **offered: Any) -> "par
     """
     values = plain(cfg)
     target = values["_target_"]
-    if key == "model":
+    if key in ("model", "corruption"):
         del values["name"]  # what tickets and reports call it
     try:
         made: partial[Any] = instantiate({**values, "_partial_": True}, _convert_="all")

@@ -168,6 +168,7 @@ _SCHEMA: dict[str, Allowed] = {
         lambda value: is_number(value) and value > 0, "numbers above 0, one for each channel", least=1
     ),
     "dataset.padding": whole(0, " of pixels"),
+    "corruption.name": _TEXT,
     "corruption.labels": _SWITCH,
     "corruption.fraction": number(lambda value: 0 <= value <= 1, "a fraction of the training examples, from 0 to 1"),
     **{f"logger.wandb.{name}": _TEXT for name in ("project", "job_type", "name")},
@@ -213,7 +214,7 @@ _FREE = (
 _REQUIRED = (
     *(key for key in _SCHEMA if "*" not in key and not key.startswith(("recipe.", "pruner.replacement.", *_FREE))),
     *(f"{section}._target_" for section in _TARGETS),
-    *("model.name", "dataset.name", "lr_schedule.warmup"),
+    *("model.name", "dataset.name", "corruption.name", "lr_schedule.warmup"),
 )
 
 

@@ -91,10 +91,10 @@ def test_arms_of_one_setting_are_compared_where_both_were_trained(tmp_path: Path
 
 def test_a_side_may_ask_for_a_corruption(tmp_path: Path) -> None:
     """Where it does not, a corrupted training set is no test of the claim."""
-    config = {"b": {"corruption": {"_target_": "ltl.datasets.corruptions.subset"}}}
+    config = {"b": {"corruption": {"name": "subset"}}}
     (result,) = sweep(tmp_path / "silent", [ORDER], config=config)
-    assert result.words() == "not comparable (data: subset in the training set)"
-    asked = {**ORDER, "worse": {"pruner.name": "b", "corruption._target_": "ltl.datasets.corruptions.subset"}}
+    assert result.words() == "not comparable (corruption: subset)"
+    asked = {**ORDER, "worse": {"pruner.name": "b", "corruption.name": "subset"}}
     (result,) = sweep(tmp_path / "asked", [asked], config=config)
     assert result.words() == "holds"
 

@@ -144,6 +144,7 @@ REFUSED: dict[str, list[Any]] = {
     "corruption.fraction": FRACTION,
     "control.*.data": CHOICE,
     "corruption._target_": WORD,
+    "corruption.name": WORD,
     "hardware.tf32": SWITCH,
     "hardware.stop_after": ["9", "min", "-3min", 9, "9 min", [], "1d", "infh", f"{10**12}s"],
     "hardware.checkpoint_every": RATIO,

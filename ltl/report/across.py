@@ -165,9 +165,7 @@ def _hindrance(
 
 
 def _named(settings: Mapping[str, Any]) -> str:
-    """Return keys and values without what they share: pruner=rigl, corruption=subset."""
-    shown = {key.removesuffix(".name").removesuffix("._target_"): str(value) for key, value in settings.items()}
-    return ", ".join(f"{key}={value.rpartition('.')[2]}" for key, value in shown.items())
+    return ", ".join(f"{key.removesuffix('.name')}={value}" for key, value in settings.items())
 
 
 def _difference(claimed: Claimed) -> str:

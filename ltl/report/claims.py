@@ -109,9 +109,9 @@ def not_comparable(run: Run, claim: Claim, named: Collection[str] = ()) -> str |
     differences = []
     if run.status.get("dataset", {}).get("canonical") is not True:
         differences.append("data: not the canonical files")
-    corruption = run.setting("corruption._target_")
-    if "corruption._target_" not in named and corruption not in (None, "ltl.datasets.corruptions.none"):
-        differences.append(f"data: {str(corruption).rpartition('.')[2]} in the training set")
+    corruption = run.setting("corruption.name")
+    if "corruption.name" not in named and corruption not in (None, "none"):
+        differences.append(f"corruption: {corruption}")
     for key, published in claim.setting.items():
         given = run.setting(key)
         if not _same(given, published):

@@ -100,7 +100,7 @@ class Search:
                 "the torch version and the code that status.json names."
             )
         for name in self._KEPT:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))  # older checkpoints hold no looks
         theta = state["start"]["theta"]
         theta = getattr(self, theta) if isinstance(theta, str) else theta
         self.start = Start.from_state({**state["start"], "theta": theta})
