@@ -122,7 +122,10 @@ def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_bot
     _, claim = experiment(name)
     sides = [(side, each.densities or ()) for each in claim.comparisons for side in (each.first, each.second)]
     assert sides
-    assert all(set(side) == {"pruner.name"} and side["pruner.name"] in jobs for side, _ in sides)
+    corruptions = {path.stem for path in (CONF / "corruption").glob("*.yaml")}
+    for side, _ in sides:
+        assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name"} and side["pruner.name"] in jobs
+        assert side.get("corruption.name", "none") in corruptions
     for pruner, listed in {(side["pruner.name"], tuple(given)) for side, given in sides if given}:
         measured = densities(experiment(name, f"pruner={pruner}")[0])
         assert all(min(abs(density / each - 1) for density in measured) <= 0.1 for each in listed), pruner
