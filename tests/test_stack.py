@@ -162,7 +162,7 @@ def test_leaving_out_inputs_that_are_0_trains_the_same(
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_every_pruner_resumed_is_as_if_never_interrupted(launch: Callable[..., Path], pruner: str) -> None:
     """Cut at every evaluation and gone on with: the same rows and ticket bytes, masks that change in training too."""
-    fixed = [f"pruner={pruner}", "recipe.rewind_to=3it", "control=none", "length=24it", "eval_every=7it", "trials=2"]
+    fixed = [f"pruner={pruner}", "recipe.rewind_to=3it", "control=none", "length=24it", "eval_every=13it", "trials=2"]
     if pruner == "hybrid":
         fixed.append("pruner.rate=0.2")
     if "every" in composed(*fixed).pruner.schedule:
