@@ -178,7 +178,7 @@ def test_every_pruner_resumed_is_as_if_never_interrupted(launch: Callable[..., P
             cut = launch(*fixed, "hardware.stop_after=0s", folder="cut")
         except Stopped:
             pieces += 1
-    assert pieces >= 3
+    assert pieces >= 2
     rows = [
         [{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in (whole, cut)
     ]
