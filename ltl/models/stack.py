@@ -61,7 +61,7 @@ class Stack(nn.Module):
         self.chain = is_chain(self.skeleton)
         self.takes_sparse = self.chain and not self.plain and _begins_linear(self.skeleton)
         self._call: Callable[..., Tensor] = partial(functional_call, self.skeleton)
-        self._trained = torch.compile(self._call) if compiled and not self._dropouts else self._call
+        self._compiled = torch.compile(self._call) if compiled and not self._dropouts else None
 
     @property
     def skeleton(self) -> nn.Module:
@@ -137,8 +137,9 @@ class Stack(nn.Module):
         if self.plain:
             for module in self._dropouts:
                 module.generator = self.generators[0]
-            call = self._trained if self.training else self._call
-            return call({}, (inputs[0],)).unsqueeze(0)
+            compiled = self._compiled if self.training else None
+            outputs: Tensor = compiled({}, (inputs[0],)) if compiled else self.network(inputs[0])
+            return outputs.unsqueeze(0)
         return self._through_chain(inputs, self.stacked) if self.chain else self._each(inputs)
 
     def _tensors(self) -> Tensors:
@@ -171,7 +172,7 @@ class Stack(nn.Module):
 
     def _each(self, inputs: Tensor) -> Tensor:
         parts = {name: self._parts(name, inputs.device.type) for name in self._names if name not in self._counters}
-        call = self._trained if self.training else self._call
+        call = (self._compiled if self.training else None) or self._call
         if self.training and self._counters:
             torch._foreach_add_([getattr(self, _flat(name)) for name in self._counters], 1)
 
