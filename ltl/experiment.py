@@ -1,8 +1,8 @@
 """What a run consists of: every trial's search, then its controls, each one `Trainer.fit`."""
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -97,6 +97,7 @@ class Job:
     timeline: Timeline
     make_cycle: Callable[..., PruneRewind | Retrain]
     stacked: bool
+    alike: Hashable  # what jobs of several runs must share to train as one; None: it trains by itself
 
     @property
     def arm(self) -> str:
@@ -112,14 +113,10 @@ class Job:
         """Return the optimiser steps of all its networks."""
         return self.timeline.steps() * len(self.networks)
 
-    def cycle(self) -> PruneRewind | Retrain:
-        """Return the callback that takes the networks through their turns."""
-        return self.make_cycle(members=[network.member for network in self.networks])
-
-    def without(self, trials: Container[int]) -> "Job | None":
-        """Return the job without the networks of `trials`; None if none is left."""
-        left = tuple(network for network in self.networks if network.trial not in trials)
-        return replace(self, networks=left) if left else None
+    @property
+    def searches(self) -> bool:
+        """Whether its networks go through rounds together, and no row of one can be done without the others."""
+        return self.make_cycle is not Retrain
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ class Experiment:
         if self.tickets:
             yield from self._branches(done)
         elif self.together():
-            for group in _batched(range(self.trials), self.hardware.stack_size):
+            for group in batched(range(self.trials), self.hardware.stack_size):
                 yield from self._search(group, done)
             yield from self._controls(self._found(range(self.trials)), done)
         else:
@@ -242,14 +239,16 @@ class Experiment:
         )
         make_cycle = partial(PruneRewind, pruner=self.pruner, rewind_step=self.rewind_step)
         name = f"trial-{trials[0]}" + (f"-to-{trials[-1]}" if len(trials) > 1 else "")
+        timeline = self._timeline(first, marks, idle)
         job = Job(
             f"{name}-ticket",
             networks,
             lambda: self.model,
             self.dataset,
-            self._timeline(first, marks, idle),
+            timeline,
             make_cycle,
             len(trials) > 1,
+            ("search", timeline, self.rewind_step, self.pruner.momentum, self.pruner.lr),
         )
         if not all(map(done, job.keys)):
             yield job
@@ -294,7 +293,7 @@ class Experiment:
                 paths = {trial: found[trial, at] for trial, at in wanted if at == turn}
                 for group in self._of_one_size(paths.values()):
                     alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
-                    yield from self._retrained(alike, partial(self._small, group[0]), dataset, done)
+                    yield from self._retrained(alike, partial(self._small, group[0]), dataset, done, own_network=True)
 
     def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Return the tickets of one round, those together that keep as many weights; all those of one search do."""
@@ -311,18 +310,22 @@ class Experiment:
         model: Callable[[], "partial[nn.Module]"],
         dataset: Dataset,
         done: Callable[[Key], bool],
+        *,
+        own_network: bool = False,
     ) -> Iterator[Job]:
         """Yield the jobs that train `members` (key, first step, start): side by side, or one by one."""
         together = self.together()
         for step in sorted({first for _, first, _ in members}):
+            timeline = self._timeline([step])
             left = [(key, make) for key, first, make in members if first == step and not done(key)]
             left.sort(key=lambda member: member[0][3])  # by round: networks of one density share a stack
-            for group in _batched(left, self.hardware.stack_size if together else 1):
+            for group in batched(left, self.hardware.stack_size if together else 1):
                 networks = tuple(Network(Given(make), (key,)) for key, make in group)
                 # Named for all its networks: a resume that adds controls may form other groups.
                 digest = hashlib.sha256(repr([key for key, _ in group]).encode()).hexdigest()[:12]
-                name = f"{group[0][0][1]}-{digest}"
-                yield Job(name, networks, model, dataset, self._timeline([step]), Retrain, together)
+                arm = group[0][0][1]
+                alike = None if own_network else ("retrain", arm, timeline, id(dataset))
+                yield Job(f"{arm}-{digest}", networks, model, dataset, timeline, Retrain, together, alike)
 
     def _rewind_step(self, path: Path) -> int:
         return _number(load(path), "rewind_step") if self.tickets else self.rewind_step
@@ -385,7 +388,8 @@ def _number(ticket: Ticket, name: str) -> int:
     return int(ticket.metadata[name])
 
 
-def _batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+def batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Yield `items` in groups of up to `size`."""
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group
