@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -248,7 +248,7 @@ class Experiment:
             timeline,
             make_cycle,
             len(trials) > 1,
-            ("search", timeline, self.rewind_step, self.pruner.momentum, self.pruner.lr),
+            ("search", replace(timeline, marks=frozenset()), self.rewind_step, self.pruner.momentum, self.pruner.lr),
         )
         if not all(map(done, job.keys)):
             yield job

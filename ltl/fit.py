@@ -32,6 +32,7 @@ from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
 from ltl.training.start import Start, cloned
 from ltl.training.tables import Table
+from ltl.training.timeline import Position
 
 
 @dataclass(eq=False)
@@ -159,7 +160,8 @@ def _merged(runs: Sequence[_Run], sweep: Path) -> list[_Fit]:
             pools.setdefault(key, []).extend((owner, job, network) for network in job.networks)
     size, fits = runs[0].experiment.hardware.stack_size, []
     for pool in sorted(pools.values(), key=lambda pool: (not pool[0][1].searches, pool[0][1].arm != "ticket")):
-        job = replace(pool[0][1], stacked=True)
+        marks = frozenset[Position]().union(*(job.timeline.marks for _, job, _ in pool))
+        job = replace(pool[0][1], stacked=True, timeline=replace(pool[0][1].timeline, marks=marks))
         members = [(owner, network) for owner, _, network in pool]
         if job.searches:  # the networks of a checkpoint stay together, whatever rows there are
             begun = [fit for fit in (_stack(job, group, sweep) for group in batched(members, size)) if fit.begun()]
