@@ -60,9 +60,7 @@ def _launch(runs: "Sequence[_Run]", sweep: Path) -> dict[Path, LtlError]:
     errors: dict[Path, LtlError] = {}
     try:
         with _on_disk(sweep):
-            if len(runs) == 1:
-                runs[0].check_alone()
-            lost = _train(runs, Console(), sweep if len(runs) > 1 else None)
+            lost = _train(runs, Console(), sweep if runs[0].beside else None)
             errors = {one.folder: Diverged(why) for one, why in zip(runs, lost, strict=True) if why}
             for one in runs:
                 with suppress(LtlError) if one.folder in errors else nullcontext():  # no finished round to report
