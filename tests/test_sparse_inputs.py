@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ltl.datasets import dataset as datasets
 from ltl.datasets.dataset import Dataset, Split
 from ltl.models.stack import Stack
 from ltl.sparse_inputs import SparseInputs
-from ltl.training.evaluation import evaluate
+from ltl.training import evaluation
+from ltl.training.evaluation import Form, evaluate
+from ltl.training.sparse import SparseChain
 
 EXAMPLES, OUT = 12, 5
 
@@ -62,43 +65,44 @@ def test_reading_a_batch_leaves_the_examples_as_they_are(inputs: Tensor) -> None
         assert torch.equal(product[0], inputs[:6].flatten(1))
 
 
-def test_evaluations_agree_with_those_of_dense_inputs(inputs: Tensor) -> None:
-    """Through a stack's own function of one network, with and without a bias."""
+@pytest.mark.parametrize("batch", [2, 5, 11])
+def test_every_form_of_the_inputs_is_evaluated_alike(
+    monkeypatch: pytest.MonkeyPatch, inputs: Tensor, batch: int
+) -> None:
+    """Rows, rows without their zeros, and columns: of pruned networks, one with and one without a bias, in a stack."""
+    for module in (datasets, evaluation):
+        monkeypatch.setattr(module, "COLUMNS", 5)
     source = torch.Generator().manual_seed(2)
-    split = Split(inputs, torch.randint(0, OUT, (EXAMPLES,), generator=source))
-    dataset = Dataset("noise", True, split, split, split, (1, 3, 4), OUT, None)
-    networks = []
+    train, test = (Split(inputs, torch.randint(0, OUT, (EXAMPLES,), generator=source)) for _ in range(2))
+    dataset = Dataset("noise", True, train, test, test, (1, 3, 4), OUT, None)
+    networks, masks = [], []
     for _ in range(2):
         first, last = torch.nn.Linear(12, 6, bias=False), torch.nn.Linear(6, OUT)
-        networks.append(torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.ReLU(), last))
-    for network in networks:
-        for parameter in network.parameters():
+        network = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.ReLU(), last).double()
+        masks.append(
+            {
+                f"{name}.weight": torch.rand(layer.weight.shape, generator=source) < 0.4
+                for name, layer in (("1", first), ("3", last))
+            }
+        )
+        for name, parameter in network.named_parameters():
             with torch.no_grad():
-                parameter.copy_(torch.randn(parameter.shape, generator=source))
-    stack = Stack([network.double() for network in networks], stacked=True, compiled=False).eval()
+                parameter.copy_(torch.randn(parameter.shape, generator=source, dtype=torch.float64))
+                parameter.mul_(masks[-1].get(name, 1))
+        networks.append(network)
+    stack = Stack(networks, stacked=True, compiled=False).eval()
     assert stack.takes_sparse
+    sparse = SparseChain(stack, masks)
 
-    def judged(number: int, *, sparse: bool) -> tuple[float, float]:
-        network = stack.alone(number)
-        return evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, split, 5, sparse=sparse)[0]
+    def judged(number: int, split: Split, form: Form) -> tuple[float, float]:
+        network = sparse.alone(number) if form == "columns" else stack.alone(number)
+        return evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, split, batch, form=form)[0]
 
-    found = [[judged(number, sparse=sparse) for number in (0, 1)] for sparse in (False, True)]
-    for dense, sparse in zip(*found, strict=True):
-        assert dense == pytest.approx(sparse, rel=1e-6)
-    assert found[0][0] != found[0][1]
-
-
-def test_only_chains_that_begin_with_a_linear_layer_take_sparse_inputs() -> None:
-    """A layer before it would have to see the zeros."""
-    linear = torch.nn.Linear(12, 6)
-    for layers, takes in (
-        ([torch.nn.Flatten(), linear], True),
-        ([torch.nn.Flatten(), torch.nn.Tanh(), linear], False),
-        ([torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), linear], False),
-    ):
-        assert Stack([torch.nn.Sequential(*layers)] * 2, stacked=True, compiled=False).takes_sparse is takes
-
-
-def test_a_split_knows_how_much_of_it_is_filled(inputs: Tensor) -> None:
-    expected = float((inputs != 0).double().mean())
-    assert Split(inputs, torch.zeros(EXAMPLES)).filled == pytest.approx(expected)
+    seen = set()
+    for split in (train, test):
+        for number in (0, 1):
+            expected = judged(number, split, "rows")
+            seen.add(expected)
+            for form in ("filled", "columns"):
+                assert judged(number, split, form) == pytest.approx(expected, rel=1e-12)  # type: ignore[arg-type]
+    assert len(seen) == 4

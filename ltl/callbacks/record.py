@@ -176,10 +176,10 @@ class Record(pl.Callback):
     ) -> dict[int, tuple[float, float]]:
         """Return loss and accuracy on `split` of the networks that are wanted, by number."""
         found: dict[int, tuple[float, float]] = {}
-        for numbers, networks, sparse in judged:
+        for numbers, networks, form in judged:
             if not set(numbers).isdisjoint(wanted):
                 batch = max(1, self.eval_batch // len(numbers))
-                results = zip(numbers, evaluate(networks, dataset, split, batch, sparse=sparse), strict=True)
+                results = zip(numbers, evaluate(networks, dataset, split, batch, form=form), strict=True)
                 found |= {number: result for number, result in results if number in wanted}
         return found
 

@@ -98,9 +98,7 @@ def line(a: End, b: End, dataset: Dataset, *, points: int, batch: int, recompute
             with torch.no_grad():
                 update_bn(torch.split(dataset.train.inputs, batch), network)
         for name, split in (("train", dataset.train), ("test", dataset.test)):
-            ((_, accuracy),) = evaluate(
-                lambda inputs: network(inputs).unsqueeze(0), dataset, split, batch, sparse=False
-            )
+            ((_, accuracy),) = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, split, batch, form="rows")
             errors[name].append(1 - accuracy)
     names = list(a.ticket.masks)
     distance = torch.cat([(states[0][name] - states[1][name]).flatten() for name in names]).norm()

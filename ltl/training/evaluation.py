@@ -1,27 +1,36 @@
 """Loss and accuracy of networks on a whole split."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ltl.datasets.dataset import Dataset, Split
-from ltl.sparse_inputs import SparseBatch
+from ltl.datasets.dataset import COLUMNS, Dataset, Split, turned
+
+# How networks take their inputs: (b, *), the same without zeros, or a list of (features, up to COLUMNS).
+Form = Literal["rows", "filled", "columns"]
 
 
 @torch.no_grad()
 def evaluate(
-    networks: Callable[[Tensor | SparseBatch], Tensor], dataset: Dataset, split: Split, batch: int, *, sparse: bool
+    networks: Callable[[Any], Tensor], dataset: Dataset, split: Split, batch: int, *, form: Form
 ) -> list[tuple[float, float]]:
     """Return each network's (mean loss, accuracy) on `split`, `batch` examples at a time; all are in evaluation mode.
 
-    `networks` is the function of R networks from inputs (b, *) to outputs (R, b, *); `sparse` hands it the inputs
-    without their zeros.
+    `networks` is the function of R networks from inputs in `form` to outputs (R, b, *).
     """
     device = split.inputs.device
     losses, correct = torch.zeros(2, 1, dtype=torch.float64, device=device)
-    parts: Iterable[Tensor | SparseBatch] = split.sparse.split(batch) if sparse else torch.split(split.inputs, batch)
+    parts: Sequence[Any]
+    if form == "columns":
+        few = max(1, batch // COLUMNS)
+        # The training set is looked at once a round: not worth a second copy.
+        columns = turned(split.inputs) if split is dataset.train else split.columns
+        batch, parts = few * COLUMNS, [columns[first : first + few] for first in range(0, len(columns), few)]
+    else:
+        parts = list(split.sparse.split(batch)) if form == "filled" else torch.split(split.inputs, batch)
     for inputs, targets in zip(parts, torch.split(split.targets, batch), strict=True):
         outputs = networks(inputs)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))

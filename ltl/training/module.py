@@ -17,15 +17,15 @@ from ltl.masks import Tensors, density
 from ltl.models.stack import Stack
 from ltl.pruning.evidence import Task
 from ltl.rng import stream_seed
-from ltl.sparse_inputs import SparseBatch
+from ltl.training.evaluation import Form
 from ltl.training.graph import StepGraph, recordable
 from ltl.training.order import DataOrder
 from ltl.training.sparse import SparseChain
 from ltl.training.start import Start
 from ltl.training.timeline import Position, Timeline
 
-# Numbers of networks, their function from inputs (b, *) to outputs (R, b, *), whether it leaves out inputs that are 0.
-Judged = tuple[list[int], Callable[..., Tensor], bool]
+# Numbers of networks, their function from inputs to outputs (R, b, *), and how it takes the inputs.
+Judged = tuple[list[int], Callable[..., Tensor], Form]
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,17 @@ class MaskedTraining(pl.LightningModule):
     def judged(self) -> Iterator[Judged]:
         """Yield the networks that are evaluated together: on a GPU all, on a processor each by itself.
 
-        Where sparse products train, they evaluate too; inputs without their zeros are faster down to two thirds of that
-        density.
+        Where sparse products train, they evaluate too.
         """
         if self.device.type == "cuda" and self._sparse is None:
             size = self.stack.size
-            yield list(range(size)), lambda inputs: self.stack(inputs.expand(size, *inputs.shape)), False
+            yield list(range(size)), lambda inputs: self.stack(inputs.expand(size, *inputs.shape)), "rows"
             return
-        below = self.sparse_below * (2 / 3 if self.sparse_inputs else 1)
         for number in range(self.stack.size):
-            few = self._sparse is not None and self._densities[number] <= below
-            network = self._sparse.alone(number) if self._sparse and few else self.stack.alone(number)
-            yield [number], partial(_alone, network), self.sparse_inputs and not few
+            if self._sparse is not None and self._densities[number] <= self.sparse_below:
+                yield [number], partial(_alone, self._sparse.alone(number)), "columns"
+            else:
+                yield [number], partial(_alone, self.stack.alone(number)), "filled" if self.sparse_inputs else "rows"
 
     def hold(self, starts: Sequence[Start]) -> None:
         """Keep each network's pruned weights at its start's fill from now on, and set them to it."""
@@ -295,7 +294,7 @@ class MaskedTraining(pl.LightningModule):
             self._lr_factor = factor
 
 
-def _alone(network: Callable[..., Tensor], inputs: Tensor | SparseBatch) -> Tensor:
+def _alone(network: Callable[..., Tensor], inputs: Any) -> Tensor:
     return network(inputs).unsqueeze(0)
 
 

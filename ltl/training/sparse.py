@@ -13,8 +13,6 @@ from ltl.masks import Masks
 from ltl.models.dropout import Dropout
 from ltl.models.stack import Stack
 
-_EVALUATED = 250  # examples in one product: more fall out of a core's cache
-
 
 class Layer:
     """The kept weights of one layer of R networks: a block-diagonal CSR matrix (R·out, R·in), and its transpose.
@@ -31,10 +29,11 @@ class Layer:
         inside = output * features + feature if stack.plain else feature * out + output
         self.places = network * (out * features) + inside  # in the memory of the dense weight
         self.counts = [int(torch.count_nonzero(mask)) for mask in masks]
-        self.shape = (size * out, size * features)
+        self.shape, self.own = (size * out, size * features), (out, features)
         self.values = nn.Parameter(weight.new_zeros(len(row)))
         pointers, pointers_t = _compressed(row, size * out), _compressed(column[self.order], size * features)
         columns, columns_t = column.int(), row[self.order].int()
+        self._pointers, self._columns = pointers, columns
         self._turned = torch.zeros_like(self.values.data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said once in a process: the support of such matrices is in beta
@@ -46,6 +45,14 @@ class Layer:
         """Return the transposed matrix."""
         torch.index_select(self.values.data, 0, self.order, out=self._turned)
         return self._transposed
+
+    def alone(self, number: int, dense: Tensor) -> Tensor:
+        """Return the matrix (out, in) of one network, filled from `dense`."""
+        out, features = self.own
+        pointers = self._pointers[number * out : (number + 1) * out + 1]
+        first, last = sum(self.counts[:number]), sum(self.counts[: number + 1])
+        values = dense.detach().contiguous().view(-1)[self.places[first:last]]
+        return _csr(pointers - first, self._columns[first:last] - number * features, values, self.own)
 
     def take(self, dense: Tensor) -> Tensor:
         """Return the entries of the kept weights in `dense`, a tensor laid out as the weight."""
@@ -134,25 +141,24 @@ class SparseChain:
                 hidden = module(hidden)
         return hidden.view(size, -1, batch).transpose(1, 2)
 
-    def alone(self, number: int) -> Callable[[Tensor], Tensor]:
-        """Return the function of one network as it is now, from inputs (b, *) to outputs (b, *), for evaluations."""
+    def alone(self, number: int) -> Callable[[Sequence[Tensor]], Tensor]:
+        """Return the function of one network as it is now, for evaluations: inputs in columns to outputs (b, *)."""
         state = self.stack.members()[number]
-        matrices = {name: state[name].detach().to_sparse_csr() for name in self.layers}
+        matrices = {name: layer.alone(number, self.stack.stacked(name)) for name, layer in self.layers.items()}
 
-        def network(inputs: Tensor) -> Tensor:
-            return torch.cat([few(examples) for examples in torch.split(inputs, _EVALUATED)])
+        def network(columns: Sequence[Tensor]) -> Tensor:
+            return torch.cat([few(inputs) for inputs in columns], dim=1).t().contiguous()
 
-        def few(inputs: Tensor) -> Tensor:
-            hidden = inputs.flatten(1).t()
+        def few(hidden: Tensor) -> Tensor:
             for path, module in self.stack.skeleton.named_children():
                 if isinstance(module, nn.Linear):
-                    with torch.autocast(inputs.device.type, enabled=False):
+                    with torch.autocast(hidden.device.type, enabled=False):
                         hidden = matrices[f"{path}.weight"] @ hidden
                     if module.bias is not None:
                         hidden = hidden + state[f"{path}.bias"].unsqueeze(1)
                 elif not isinstance(module, nn.Flatten):
                     hidden = module(hidden)
-            return hidden.t()
+            return hidden
 
         return network
 
