@@ -21,7 +21,16 @@ from ltl.results import read_status, read_table
 Launch = Callable[..., Path]
 
 OPTIONS = {
-    "allocation": ["erdos_renyi", "erdos_renyi_kernel", "global", "matched", "per_layer", "smart_ratio", "uniform"],
+    "allocation": [
+        "erdos_renyi",
+        "erdos_renyi_kernel",
+        "global",
+        "matched",
+        "per_layer",
+        "positive",
+        "smart_ratio",
+        "uniform",
+    ],
     "control": [
         "clean",
         "dense_reordered",
@@ -89,6 +98,7 @@ OPTIONS = {
     "optimizer": ["adam", "adamw", "sgd"],
     "pruner": [
         "dense",
+        "diff_sign",
         "early_bird",
         "finetune",
         "gradual",
@@ -114,6 +124,7 @@ OPTIONS = {
         "quantised",
         "random",
         "rigl",
+        "same_sign",
         "set",
         "small_final",
         "small_init",
