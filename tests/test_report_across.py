@@ -231,6 +231,7 @@ def test_a_small_test_set_gives_no_verdict(tmp_path: Path) -> None:
     assert result.words() == "no verdict (a test set of 360 images is too small)"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
