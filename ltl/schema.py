@@ -183,15 +183,17 @@ _SCHEMA: dict[str, Allowed] = {
 _SETTINGS = Allowed(
     lambda value: isinstance(value, dict) and bool(value), "settings by key, such as {pruner.name: imp}"
 )
+_TWO = Allowed(
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(_SETTINGS.test, value)),
+    "two settings, such as [{pruner.name: imp}, {pruner.name: rigl}]",
+)
 _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
     "sentence": _TEXT,
     "quantity": choice("accuracy", "end_accuracy", "best_accuracy"),
     "better": _SETTINGS,
     "worse": _SETTINGS,
-    "between": Allowed(
-        lambda value: isinstance(value, list) and len(value) == 2 and all(map(_SETTINGS.test, value)),
-        "two settings, such as [{pruner.name: imp}, {pruner.name: rigl}]",
-    ),
+    "equal": _TWO,
+    "between": _TWO,
     "arms": Allowed(
         lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_text, value)),
         "two names of arms, such as [ticket, reinit]",
@@ -304,10 +306,10 @@ def _check_comparisons(claim: Any) -> None:
     for place, entry in enumerate(given):
         named = f"claim.comparisons[{place}]"
         sides = set(entry) - {"sentence", "quantity", "arms", "densities"}
-        if not {"sentence", "quantity"} <= set(entry) or sides not in ({"better", "worse"}, {"between"}):
+        if not {"sentence", "quantity"} <= set(entry) or sides not in ({"better", "worse"}, {"equal"}, {"between"}):
             raise LtlError(
                 f"{named}={_shown(entry)} is not possible: it must have sentence, quantity, and either better and "
-                "worse or between; it may have arms and densities, and nothing else."
+                "worse, or equal, or between; it may have arms and densities, and nothing else."
             )
         for key, value in entry.items():
             _check_value(f"{named}.{key}", value, _COMPARISON[key])

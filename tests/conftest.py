@@ -1,19 +1,27 @@
 """What tests share: tiny problems, and run folders made through the real command line's own functions."""
 
+import copy
+import dataclasses
 import gc
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import pytorch_lightning  # noqa: F401
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.plugins.config_source import ConfigResult
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
+import report_rows
+
 torch.set_num_threads(1)
 os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests may have a key
 gc.freeze()  # the collection after every fit then leaves out the libraries: half the time of a small run
@@ -30,8 +38,30 @@ TINY = (
 )
 
 
+_read = FileConfigSource.load_config
+_files: dict[tuple[str, str, int], ConfigResult] = {}
+
+
+def _read_once(source: FileConfigSource, config_path: str) -> ConfigResult:
+    """Read a file of a group once a process: Hydra does so in every composition, which is half of its time."""
+    file = Path(source.path) / config_path
+    file = file if file.suffix == ".yaml" else file.with_name(f"{file.name}.yaml")
+    key = (source.path, config_path, file.stat().st_mtime_ns if file.exists() else 0)
+    if key not in _files:
+        _files[key] = _read(source, config_path)
+    return dataclasses.replace(_files[key], config=copy.deepcopy(_files[key].config))
+
+
+FileConfigSource.load_config = _read_once  # type: ignore[method-assign]
+
+
 def composed(*overrides: str) -> DictConfig:
     """Return the configuration of a run."""
+    return copy.deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return compose("config", overrides=list(overrides))
 
@@ -46,6 +76,12 @@ def train_in(where: Path, *overrides: str, tiny: bool = True) -> Path:
     (where / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
     train(cfg, where, Console(quiet=True))
     return where
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save figures empty, where a test looks at none of them: drawing is most of a report's time."""
+    monkeypatch.setattr(Figure, "savefig", report_rows.save_empty)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs that are killed: the child side of tests/test_kill.py, forked from a process that has imported PyTorch."""
+"""Runs that are killed: the child side of tests/test_kill.py, in processes that forked.py makes."""
 
 import os
 import signal

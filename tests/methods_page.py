@@ -25,7 +25,7 @@ LENGTH, ROUNDS = 1000, 16
 
 def page(composed: Any) -> str:
     """Return the page; `composed(*overrides)` composes a configuration."""
-    rows = []
+    rows, experiments = [], _experiments()
     for path in sorted((ROOT / "conf" / "pruner").glob("*.yaml")):
         cfg = composed(f"pruner={path.stem}").pruner
         cells = [
@@ -37,7 +37,7 @@ def page(composed: Any) -> str:
             _function(cfg.survivors),
             _function(cfg.filler),
             _search(cfg),
-            ", ".join(f"`{name}`" for name in _experiments(path.stem)),
+            ", ".join(f"`{name}`" for name, pruners in experiments.items() if path.stem in pruners),
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return HEAD + "\n".join(rows) + "\n"
@@ -60,16 +60,14 @@ def _search(cfg: DictConfig) -> str:
     return f"{max((event.search_steps for event in events), default=0) / LENGTH:g}"
 
 
-def _experiments(name: str) -> list[str]:
-    found = []
+def _experiments() -> dict[str, list[str]]:
+    """Return the pruners of each experiment."""
+    found = {}
     for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")):
         content = OmegaConf.load(path)
-        fixed = next(
-            (one["override /pruner"] for one in content.get("defaults", []) if "override /pruner" in one), None
-        )
+        fixed = [one["override /pruner"] for one in content.get("defaults", []) if "override /pruner" in one]
         swept = str(OmegaConf.select(content, "hydra.sweeper.params.pruner") or "")
-        if name in ([fixed] if not swept else re.split(r"\s*,\s*", swept)):
-            found.append(path.stem)
+        found[path.stem] = re.split(r"\s*,\s*", swept) if swept else fixed
     return found
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from conftest import CONF
@@ -40,9 +41,14 @@ def python(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedPr
     )
 
 
-def ltl(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m ltl.run` in `folder`."""
+def typed(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m ltl.run` in `folder`, from its very start."""
     return python(folder, "-m", "ltl.run", *arguments, **more)
+
+
+def ltl(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `folder`, in a process of its own that need not import PyTorch first."""
+    return forked.command(folder, arguments, environment(**more))
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -59,7 +65,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that the command line itself made, in runs/first below the folder that is returned."""
     folder = tmp_path_factory.mktemp("finished")
-    done = ltl(folder, "seed=3", "debug=fast", "hydra.run.dir=runs/first")
+    done = typed(folder, "seed=3", "debug=fast", "hydra.run.dir=runs/first")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "LeNet-300-100" in done.stdout
@@ -241,7 +247,7 @@ def test_a_gpu_that_is_not_there_is_one_line(refused: Callable[..., str]) -> Non
 
 def test_vgg_on_digits_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     """As a user types it, in a process of its own."""
-    assert "VGG-19 halves its images 4 times" in one_line(ltl(tmp_path, "model=vgg19"))
+    assert "VGG-19 halves its images 4 times" in one_line(typed(tmp_path, "model=vgg19"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -342,7 +348,7 @@ def test_two_runs_never_share_a_folder(finished: Path) -> None:
 
 def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None:
     """Ctrl-C: one line, a whole folder, and a resume that ends with all rounds and one more."""
-    job = ("trials=1", "control=none", "pruner.rounds=3", "length=2000it", "eval_every=500it", "model.widths=[20]")
+    job = ("trials=1", "control=none", "pruner.rounds=3", "length=800it", "eval_every=200it", "model.widths=[20]")
     process = subprocess.Popen(
         [sys.executable, "-m", "ltl.run", *job, "hydra.run.dir=run"],
         cwd=tmp_path,
@@ -493,7 +499,7 @@ def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
     """With joblib each seed has a folder and a process of its own, and the same numbers as alone."""
-    done = ltl(
+    done = typed(
         tmp_path, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *FAST, "hydra.sweep.dir=sweep"
     )
     assert done.returncode == 0, done.stderr
@@ -528,7 +534,7 @@ def test_a_sweep_may_name_its_folders_itself(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_runs_through_submitit(tmp_path: Path) -> None:
     """SLURM's launcher, on this machine."""
-    done = ltl(tmp_path, "-m", "hydra/launcher=submitit_local", "seed=0,1", *FAST, "hydra.sweep.dir=sweep")
+    done = typed(tmp_path, "-m", "hydra/launcher=submitit_local", "seed=0,1", *FAST, "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
     assert [job["state"] for job in read_table(tmp_path / "sweep/jobs.csv")] == ["done", "done"]
 

@@ -139,6 +139,19 @@ def test_the_wrong_sign_is_worse_than_a_shrunk_weight_of_the_right_one() -> None
     assert different["fc.weight"].argmax() == 2
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("same_sign", 1), ("diff_sign", -1)])
+def test_the_sign_alone_keeps_all_that_pass_its_test(name: str, wanted: int) -> None:
+    """Of the survivors, in every layer, whatever the target: w_i · w_f > 0, or < 0; a weight of 0 has neither sign."""
+    part = instantiate(composed(f"pruner={name}").pruner, _convert_="all")
+    for seed in range(4):
+        known = trained(seed)
+        known.weights["fc.weight"].view(-1)[:5] = 0.0
+        masks = part["allocation"](part["criterion"](known), known.masks, Target(rate=0.1 + 0.2 * seed))
+        for layer, mask in masks.items():
+            product = known.theta_0[layer].double() * known.weights[layer].double() * wanted
+            assert torch.equal(mask, known.masks[layer] & (product > 0))
+
+
 def test_a_weight_of_0_has_neither_sign() -> None:
     """At either end: it goes before all that pass the test."""
     for sign, passes in (("same", [0]), ("different", [1])):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import train_in
 from torch import nn
 
 from ltl import fit
@@ -196,6 +197,14 @@ def test_pruned_quartiles_are_of_the_trained_weights_that_went(launch: Launch, p
                 assert float(row[f"pruned_q{percent}"]) == np.quantile(gone, percent / 100, method="lower")
 
 
+SCIENCE = ("pruner=imp_late", "pruner.rewind_to=4it", "control=[reinit,random_mask,random_ticket,small_dense]")
+
+
+@pytest.fixture(scope="module")
+def science(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_in(tmp_path_factory.mktemp("science") / "one", *SCIENCE)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -209,10 +218,9 @@ def test_pruned_quartiles_are_of_the_trained_weights_that_went(launch: Launch, p
         (),
     ],
 )
-def test_nothing_but_the_science_changes_a_hash(launch: Launch, other: tuple[str, ...]) -> None:
+def test_nothing_but_the_science_changes_a_hash(launch: Launch, science: Path, other: tuple[str, ...]) -> None:
     """Chunk length, logger, evaluations, checkpoints and a second run of the same command leave every hash as it is."""
-    fixed = ("pruner=imp_late", "pruner.rewind_to=4it", "control=[reinit,random_mask,random_ticket,small_dense]")
-    one, two = launch(*fixed, folder="one"), launch(*fixed, *other, folder="two")
+    one, two = science, launch(*SCIENCE, *other, folder="two")
     names = ("trial", "arm", "draw", "round", "test_accuracy", "train_accuracy", "init_sha256", "mask_sha256")
     pick = [[tuple(row[name] for name in names) for row in rows(folder)] for folder in (one, two)]
     assert pick[0] == pick[1]

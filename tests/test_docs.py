@@ -110,6 +110,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.filterwarnings("ignore:The '.*' does not have many workers")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_snippets_and_commands_run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the page, in one folder."""

@@ -1,15 +1,13 @@
 """A run killed at any moment and resumed ends as the uninterrupted one: all columns but times, all ticket bytes."""
 
-import multiprocessing
 import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+import forked
 import kills
 import pytest
 from test_cycle import rows, tickets
@@ -27,15 +25,8 @@ Wholes = dict[str, tuple[Path, float]]  # by way: the uninterrupted run, and the
 
 
 @pytest.fixture(scope="module")
-def context() -> Iterator[ForkServerContext]:
-    """Processes forked from one that has imported PyTorch; it looks for modules in PYTHONPATH only."""
-    context = multiprocessing.get_context("forkserver")
-    tests = Path(__file__).parent
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
-        context.set_forkserver_preload(["kills"])
-        forkserver.ensure_running()
-        yield context
+def context() -> ForkServerContext:
+    return forked.context()
 
 
 @pytest.fixture(scope="module")

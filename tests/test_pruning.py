@@ -15,7 +15,7 @@ from torch import Tensor
 from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors, dense, density, kept, prunable, total
 from ltl.pruning import criteria, fillers, schedules, survivors
-from ltl.pruning.allocation import Target, floor, global_pool, included, lowest, per_layer
+from ltl.pruning.allocation import Target, floor, global_pool, included, lowest, per_layer, positive
 from ltl.pruning.evidence import Evidence
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
@@ -211,6 +211,19 @@ def test_no_layer_is_emptied_unless_allowed() -> None:
     with pytest.raises(LtlError, match=r"1 weights are to go, but only 0.*allow_empty"):
         POOL(scores, one_each, Target(rate=0.5))
     assert kept(global_pool(scores, one_each, Target(rate=0.5), exclude=[], allow_empty=True)) == 2
+
+
+def test_what_scores_above_0_stays_and_a_layer_without_any_is_refused() -> None:
+    """By hand; an excluded layer stays as it is, and one that was empty before is not emptied."""
+    scores = {"a": torch.tensor([-1.0, 0.0, 0.5, 2.0]), "b": torch.tensor([-1.0, -2.0])}
+    masks = {"a": torch.tensor([True, True, True, False]), "b": torch.tensor([True, True])}
+    keep = partial(positive, target=Target(rate=0.9))
+    free = keep(scores, masks, exclude=[], allow_empty=True)
+    assert (free["a"].tolist(), free["b"].tolist()) == ([False, False, True, False], [False, False])
+    assert keep(scores, masks, exclude=["b"], allow_empty=False)["b"].tolist() == [True, True]
+    with pytest.raises(LtlError, match=r"^pruner\.criterion: none of .* b scores above 0.*allow_empty=true\.$"):
+        keep(scores, masks, exclude=[], allow_empty=False)
+    assert kept(keep(scores, free, exclude=[], allow_empty=False)) == 1
 
 
 def test_excluded_layers_are_untouched() -> None:

@@ -18,6 +18,7 @@ from ltl.results import read_table, write_table
 
 BETTER = {"sentence": "A beats B", "better": {"pruner.name": "a"}, "worse": {"pruner.name": "b"}}
 ORDER: dict[str, Any] = {**BETTER, "quantity": "accuracy"}
+EQUAL = {"sentence": "A is as B", "quantity": "accuracy", "equal": [{"pruner.name": "a"}, {"pruner.name": "b"}]}
 ASKED = {"sentence": "A or B?", "quantity": "accuracy", "between": [{"pruner.name": "a"}, {"pruner.name": "b"}]}
 SETTING = {"length": "50000it"}
 
@@ -26,7 +27,7 @@ A = [[98.0, 97.3, 96.5], [97.0, 97.1, 95.5], [99.0, 97.5, 96.9]]
 B = [[98.0, 97.0, 96.0], [97.0, 96.5, 95.0], [99.0, 97.0, 96.0]]
 # A − B, averaged over rounds 1 and 2: (0.3 + 0.5)/2, (0.6 + 0.5)/2, (0.5 + 0.9)/2 = 0.40, 0.55, 0.70.
 # Their mean is 0.55 and their standard deviation 0.15, so t = 0.55 / (0.15 / √3) = 6.351 with 2 degrees of freedom,
-# where p = 1 − t / √(t² + 2) = 0.0239; the half width is 4.303 × 0.0866 = 0.373.
+# where p = 1 − t / √(t² + 2) = 0.0239; the half width is 4.303 × 0.0866 = 0.373, that at 90% 2.920 × 0.0866 = 0.253.
 
 
 def sweep(
@@ -138,6 +139,42 @@ def test_a_question_has_no_order_that_could_hold(tmp_path: Path, tables: dict[st
     assert result.words() == word
 
 
+@pytest.mark.parametrize(
+    ("tables", "margin", "word"),
+    [
+        ({"a": A, "b": A}, 0.002, "holds"),
+        ({"a": A, "b": B}, 0.0081, "holds"),  # the interval is 0.297 to 0.803
+        ({"a": B, "b": A}, 0.0081, "holds"),
+        ({"a": A, "b": B}, 0.0080, "undecided"),
+        ({"a": B, "b": A}, 0.0080, "undecided"),
+        ({"a": A, "b": B}, 0.0030, "undecided"),
+        ({"a": A, "b": B}, 0.0029, "contradicted"),
+        ({"a": B, "b": A}, 0.0029, "contradicted"),
+        ({"a": A, "b": [B[0], [97.0, 97.1, 96.0], B[2]]}, 0.002, "undecided"),  # no difference is shown either
+    ],
+)
+def test_two_are_equal_where_the_90_percent_interval_lies_within_the_margin(
+    tmp_path: Path, tables: dict[str, Any], margin: float, word: str
+) -> None:
+    both = {name: {"report": {"margin": margin}} for name in "ab"}
+    equal, order = sweep(tmp_path, [EQUAL, ORDER], tables, config=both)
+    assert (equal.words(), equal.p) == (word, None)
+    assert equal.margin == margin
+    if tables["b"] is B:
+        assert 100 * (equal.difference.high - equal.difference.mean) == pytest.approx(0.2529, abs=1e-4)
+        assert order.p == pytest.approx(0.0239, abs=1e-4)  # an equality is none of the tests that Holm corrects
+
+
+def test_equality_takes_the_narrower_margin_and_is_judged_by_three_trials_at_least(tmp_path: Path) -> None:
+    margins = {"a": {"report": {"margin": 0.009}}, "b": {"report": {"margin": 0.005}}}
+    (result,) = sweep(tmp_path / "margins", [EQUAL], config=margins)
+    assert (result.words(), result.margin) == ("undecided", 0.005)
+    (result,) = sweep(tmp_path / "few", [EQUAL], {"a": A[:2], "b": A})
+    assert result.words() == "not judged (n = 2)"
+    (result,) = sweep(tmp_path / "none", [{**EQUAL, "equal": [{"pruner.name": "a"}, {"pruner.name": "c"}]}])
+    assert result.words() == "not measured (no run of pruner=c)"
+
+
 def test_the_quantity_is_the_one_named(tmp_path: Path) -> None:
     """Here A is a point below its accuracy at early stop where B is not: 0.40, 0.55, 0.70 less 1."""
     (result,) = sweep(tmp_path, [{**ORDER, "quantity": "best_accuracy"}])
@@ -194,10 +231,11 @@ def test_a_small_test_set_gives_no_verdict(tmp_path: Path) -> None:
     assert result.words() == "no verdict (a test set of 360 images is too small)"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep(tmp_path, [ORDER, {**ASKED, "quantity": "best_accuracy"}])
+    sweep(tmp_path, [ORDER, {**ASKED, "quantity": "best_accuracy"}, EQUAL])
     ltl.report.show(ltl.report.write([tmp_path]), brief=True)
     printed = capsys.readouterr().out
     page, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "figures" / "comparisons.md").read_text()
@@ -219,6 +257,7 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
         assert all(cell in text for cell in cells)
         assert "best test accuracy (selected on test)" in text
     assert "not stated" in markdown
+    assert "| within ±0.2 (90% interval) | 80.0, 64.0 | 3 | +0.55 ± 0.25 |  | contradicted |" in markdown
     assert (tmp_path / "figures" / "comparisons.tex").read_text().startswith("% p\n\\begin{tabular}")
     ltl.report.write([tmp_path / "a"])
     assert "What the claim compares" not in (tmp_path / "a" / "report.html").read_text()
@@ -234,8 +273,12 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
         ({"densities": []}, "densities=[] is not possible"),
         ({"better": "rigl"}, "better=rigl is not possible: it must be settings by key"),
         ({"sentence": ""}, "sentence= is not possible"),
-        ({"than": 1}, "must have sentence, quantity, and either better and worse or between"),
-        ({"between": [{"a": 1}, {"b": 1}]}, "must have sentence, quantity, and either better and worse or between"),
+        ({"than": 1}, "must have sentence, quantity, and either better and worse, or equal, or between"),
+        ({"equal": [{"a": 1}, {"b": 1}]}, "must have sentence, quantity, and either better and worse, or equal"),
+        (
+            {"between": [{"a": 1}, {"b": 1}]},
+            "must have sentence, quantity, and either better and worse, or equal, or between",
+        ),
     ],
 )
 def test_a_comparison_that_cannot_be_read_is_named(change: dict[str, Any], message: str) -> None:
@@ -251,6 +294,8 @@ def test_a_question_needs_two_settings() -> None:
     for between in ([{"a": 1}], [{"a": 1}, {}], "ab"):
         with pytest.raises(LtlError, match=r"^claim\.comparisons\[0\]\.between=.* it must be two settings"):
             schema._check_comparisons({"comparisons": [{**ASKED, "between": between}]})
+        with pytest.raises(LtlError, match=r"^claim\.comparisons\[0\]\.equal=.* it must be two settings"):
+            schema._check_comparisons({"comparisons": [{**EQUAL, "equal": between}]})
     with pytest.raises(LtlError, match=r"^claim\.comparisons=3 is not possible: it must be a list of comparisons"):
         schema._check_comparisons({"comparisons": 3})
 

@@ -1,6 +1,7 @@
 """The published experiments compose, and each is comparable with its own claim."""
 
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CANONICAL = {"dataset": {"canonical": True, "test": 10_000}}
 
 
+@cache
 def experiment(name: str, *overrides: str) -> tuple[Run, Claim]:
     # As in a run folder: written by Hydra, read back from the file.
     config = OmegaConf.create(OmegaConf.to_yaml(composed(f"experiment={name}", *overrides)))
@@ -51,8 +53,10 @@ def test_a_smoke_run_is_not(name: str) -> None:
     assert "length: 6it, published with" in reason
 
 
-def densities(run: Run) -> list[float]:
+@cache
+def densities(name: str, *overrides: str) -> list[float]:
     """The densities of all rounds, by the network's own sizes and the paper's rates."""
+    run, _ = experiment(name, *overrides)
     settings = {
         key: value for key, value in run.setting("model").items() if key not in ("_target_", "_partial_", "name")
     }
@@ -78,8 +82,8 @@ def densities(run: Run) -> list[float]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rounds_reach_every_published_density(name: str) -> None:
-    run, claim = experiment(name)
-    measured = densities(run)
+    _, claim = experiment(name)
+    measured = densities(name)
     for published in claim.published:
         if published.quantity in AT_ROUND and published.density is not None:
             assert min(abs(density / published.density - 1) for density in measured) <= 0.1, published
@@ -98,6 +102,7 @@ def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str)
     assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
 
 
+@cache
 def sweeps() -> list[tuple[str, str]]:
     """Each experiment that sweeps over pruners, with each of them."""
     found = []
@@ -127,5 +132,5 @@ def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_bot
         assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name"} and side["pruner.name"] in jobs
         assert side.get("corruption.name", "none") in corruptions
     for pruner, listed in {(side["pruner.name"], tuple(given)) for side, given in sides if given}:
-        measured = densities(experiment(name, f"pruner={pruner}")[0])
+        measured = densities(name, f"pruner={pruner}")
         assert all(min(abs(density / each - 1) for density in measured) <= 0.1 for each in listed), pruner

@@ -74,6 +74,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_claim_without_figures_says_so(tmp_path: Path) -> None:
     """On the page, in the tables' file and in the terminal's sentences: the claim, and no empty table."""
     folder = make_run(tmp_path, rounds=2, config={"claim": CLAIM | {"published": []}})
@@ -177,6 +178,7 @@ def test_cautions_stand_on_every_figure(tmp_path: Path) -> None:
         assert "no verdict: a test set of 360 images is too small" in path.read_text(), path
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_small_test_set_gets_no_word_of_verdict(tmp_path: Path) -> None:
     rows = make_run(tmp_path, test_images=360, gains={"ticket": flat(0.01), "reinit": flat(-0.05)})
     assert findings(study(rows))[0].startswith("No verdict: a test set of 360 images is too small.")
@@ -238,6 +240,7 @@ def test_studies_are_named_by_what_differs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_multirun_is_reported_once_and_names_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for job, name in enumerate(("imp", "random")):
         make_run(tmp_path / str(job), rounds=3, config={"pruner": {"name": name}})
@@ -260,11 +263,13 @@ def test_a_run_that_has_only_begun_is_no_report(tmp_path: Path) -> None:
         ltl.report.write([tmp_path])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_dense_run_alone_is_reported(tmp_path: Path) -> None:
     make_run(tmp_path, rounds=0, config={"pruner": {"name": "dense", "rounds": 0}}, curves=True)
     assert ltl.report.write([tmp_path]).sections[0].findings[0].startswith("Only the dense network was trained")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_ticket_trained_without_a_dense_network_is_reported(tmp_path: Path) -> None:
     make_run(tmp_path, rounds=4, curves=True)
     for name in ("rounds.csv", "layers.csv", "metrics.csv"):
@@ -276,6 +281,7 @@ def test_a_ticket_trained_without_a_dense_network_is_reported(tmp_path: Path) ->
     assert [row[-1] for row in section.rounds.rows] == ["not judged (n = 0)"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_early_stops_is_reported(tmp_path: Path) -> None:
     for job, name in enumerate(("imp", "random")):
         table = make_run(tmp_path / str(job), rounds=2, config={"pruner": {"name": name}}) / "rounds.csv"
@@ -288,6 +294,7 @@ def test_a_run_without_early_stops_is_reported(tmp_path: Path) -> None:
     assert not list((tmp_path / "figures").rglob("accuracy_vs_density.svg"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_out_chooses_the_folder(tmp_path: Path) -> None:
     make_run(tmp_path / "run", rounds=1)
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "there")]) == 0

@@ -26,7 +26,7 @@ def flat(evidence: Evidence) -> Tensors:
 
 
 @pytest.fixture
-def ltl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def ltl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Callable[..., None]:
     """The command line in this process, in a folder with a user's own criterion and MNIST in small."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

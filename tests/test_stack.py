@@ -16,7 +16,7 @@ from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.errors import Stopped
 from ltl.masks import Tensors
-from ltl.results import TIME_COLUMNS, read_table
+from ltl.results import TIME_COLUMNS, read_status, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
 
@@ -70,7 +70,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
     def run(*overrides: str, folder: str) -> tuple[Path, list[Tensors]]:
         ends.clear()
         cfg = composed(
-            "trials=2", "pruner.rounds=2", "dataset.limit=200", "eval_every=100it", "length=200it", "batch=20",
+            "trials=2", "pruner.rounds=2", "dataset.limit=200", "eval_every=30it", "length=60it", "batch=20",
             "logger=none", "hardware.precision=64-true", *overrides,
         )  # fmt: skip
         built = build.experiment(cfg, tmp_path / folder, hardware_number=0)
@@ -103,7 +103,7 @@ def assert_alike(alone: tuple[Path, list[Tensors]], stacked: tuple[Path, list[Te
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_every_pruner_finds_the_same_tickets_side_by_side(trained: Callable[..., object], pruner: str) -> None:
     """Two prunings, two trials, a control at the last; the weights that the search ends with agree too."""
-    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=10it", "length=60it", "eval_every=30it")
+    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=10it")
     fixed += ("control.reinit.rounds=[2]",)
     if pruner == "hybrid":
         fixed += ("pruner.rate=0.2",)  # its own leaves fewer weights than the last layer is to keep
@@ -118,7 +118,7 @@ def test_every_pruner_finds_the_same_tickets_side_by_side(trained: Callable[...,
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object], family: str, optimizer: str) -> None:
     """Convolution, BatchNorm, dropout, augmentation and attention; clipping by each network's own norm."""
-    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=30it", "pruner.rounds=1")
+    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=20it", "pruner.rounds=1")
     fixed += (
         "pruner.momentum=saved",
         "clip=0.5",
@@ -135,7 +135,7 @@ def test_sparse_products_train_what_masked_dense_ones_do(
     trained: Callable[..., object], family: str, optimizer: str, way: str
 ) -> None:
     """The same survivors and the same weights, with carried momentum and clipping; chunks end within a round."""
-    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=30it", "clip=0.5")
+    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=20it", "clip=0.5")
     fixed += ("pruner.momentum=saved", "pruner.rate=0.6", f"hardware.stack={way}", "hardware.chunk=7")
     runs = [trained(*fixed, f"hardware.sparse_below={below}", folder=f"below-{below}") for below in (0, 0.5)]
     assert_alike(*runs)  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def test_leaving_out_inputs_that_are_0_trains_the_same(
         assert not taken
         runs.append(trained(*fixed, f"hardware.sparse_inputs_below={below}", folder=f"below-{below}"))
     assert_alike(*runs)  # type: ignore[arg-type]
-    assert len(taken) >= 2 * 200  # of both rounds above a density of 0.2
+    assert len(taken) >= 2 * 60  # of both rounds above a density of 0.2
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
@@ -179,9 +179,14 @@ def test_every_pruner_resumed_is_as_if_never_interrupted(launch: Callable[..., P
         except Stopped:
             pieces += 1
     assert pieces >= 2
+    assert read_status(whole)["state"] == read_status(cut)["state"] == "done"
     rows = [
         [{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in (whole, cut)
     ]
     assert rows[0] == rows[1]
+    rounds = ["0"] if pruner == "dense" else ["0", "1", "2"]
+    assert [(row["arm"], row["trial"], row["round"]) for row in rows[0]] == [
+        ("ticket", trial, turn) for trial in "01" for turn in rounds
+    ]
     for path in sorted(whole.glob("tickets/*/*")):
         assert path.read_bytes() == (cut / path.relative_to(whole)).read_bytes()

@@ -21,7 +21,7 @@ import wandb
 from conftest import TINY, train_in
 from pytorch_lightning.loggers import CSVLogger
 from scipy import stats
-from test_command_line import environment, ltl
+from test_command_line import environment, typed
 from wandb.util import get_core_path
 
 from ltl import run
@@ -259,7 +259,7 @@ def test_each_job_of_a_sweep_is_a_run_with_its_own_outcome(tmp_path: Path, monke
 @pytest.mark.slow
 def test_jobs_in_processes_of_their_own_are_runs_too(tmp_path: Path) -> None:
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=multirun/seeds")
-    done = ltl(tmp_path, "-m", "seed=0,1", "debug=fast", "control=none", "logger=wandb", *joblib)
+    done = typed(tmp_path, "-m", "seed=0,1", "debug=fast", "control=none", "logger=wandb", *joblib)
     assert done.returncode == 0, done.stderr
     told = [records(file) for job in sorted(tmp_path.glob("multirun/seeds/*-*")) for file in files(job)]
     assert [one["exit"][0].get("exit_code", 0) for one in told] == [0, 0]

@@ -85,6 +85,22 @@ def global_pool(scores: Tensors, masks: Masks, target: Target, *, exclude: Seque
     return {name: new.get(name, mask) for name, mask in masks.items()}
 
 
+def positive(scores: Tensors, masks: Masks, target: Target, *, exclude: Sequence[str], allow_empty: bool) -> Masks:
+    """Keep the weights that score above 0, however many they are: the target is not looked at.
+
+    For criteria that are a test and no order, such as the signs of Zhou et al. 2019 (§5).
+    """
+    names = included(masks, exclude, "pruner.allocation.exclude")
+    new = {name: masks[name] & (scores[name] > 0) for name in names}
+    emptied = [name for name, mask in new.items() if bool(masks[name].any()) and not bool(mask.any())]
+    if emptied and not allow_empty:
+        raise LtlError(
+            f"pruner.criterion: none of the weights left in {emptied[0]} scores above 0, which empties the layer: "
+            "exclude it by pruner.allocation.exclude, or set pruner.allocation.allow_empty=true."
+        )
+    return {**masks, **new}
+
+
 def lowest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
     """Return a bool tensor marking exactly `count` eligible entries of lowest score; ties: the earlier index first.
 

@@ -69,11 +69,16 @@ def with_sign(
     goes before those of the wrong sign, which turns the criterion around. A weight that is 0 has neither sign.
     """
     wanted = 1 if sign == "same" else -1
-    scores = {}
+    signs, scores = same_sign(evidence), {}
     for name, score in criterion(evidence).items():
-        fails = torch.sign(evidence.weights[name]) * torch.sign(evidence.theta_0[name]) != wanted
+        fails = signs[name] != wanted
         scores[name] = score.masked_fill(fails & torch.isfinite(score), torch.finfo(score.dtype).min)
     return in_random_order(scores, evidence.generator)
+
+
+def same_sign(evidence: Evidence) -> Tensors:
+    """1 where θ_T has the sign of θ₀, −1 where it has the other one, 0 where either is 0 (Zhou et al. 2019, §5)."""
+    return {name: torch.sign(evidence.weights[name]) * torch.sign(evidence.theta_0[name]) for name in evidence.masks}
 
 
 def in_random_order(scores: Tensors, generator: torch.Generator) -> Tensors:

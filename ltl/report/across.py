@@ -1,11 +1,12 @@
 """Settings of a sweep against each other, by what its claim says of them: holds, contradicted, or why not judged."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from ltl.report.claims import Claim, Claimed, claim_of, has, not_comparable
+from ltl.report.claims import Claim, Claimed, Says, claim_of, has, not_comparable
 from ltl.report.comparison import nearest_round
 from ltl.report.differences import common_rounds
 from ltl.report.load import RoundRow
@@ -16,6 +17,7 @@ from ltl.report.statistics import (
     Interval,
     density_at,
     holm,
+    one_sided,
     p_value,
     paired,
     rounds_of,
@@ -43,13 +45,15 @@ Word = Literal[
 class Judged:
     """One comparison of a claim beside what was measured.
 
-    `difference`: first − second, a fraction, of the means over `densities`, with a two-sided interval. `p`: corrected
-    by Holm over the claim's comparisons, None if it is not one of the tests.
+    `difference`: first − second, a fraction, of the means over `densities`, with a two-sided 95% interval, or the 90%
+    one that decides on equality within `margin`. `p`: of a difference, corrected by Holm over the claim's comparisons;
+    None if it is not one of these tests.
     """
 
     claimed: Claimed
     densities: Sequence[float]
     difference: Interval
+    margin: float
     p: float | None
     word: Word
     reason: str
@@ -71,6 +75,7 @@ class Across:
 class _Measured:
     densities: Sequence[float]
     values: Sequence[float]
+    margin: float
     hindrance: tuple[Word, str] | None
 
 
@@ -84,22 +89,35 @@ def across(studies: Sequence[Study]) -> list[Across]:
 def judge(studies: Sequence[Study], claim: Claim) -> list[Judged]:
     """Judge every comparison of `claim` by the studies of a sweep; p values are corrected by Holm (1979)."""
     measured = [_measured(studies, claim, claimed) for claimed in claim.comparisons]
-    tested = [number for number, each in enumerate(measured) if each.hindrance is None]
+    tested = [
+        number
+        for number, (claimed, each) in enumerate(zip(claim.comparisons, measured, strict=True))
+        if each.hindrance is None and claimed.says != "equal"
+    ]
     adjusted = dict(zip(tested, holm([p_value(measured[number].values) for number in tested]), strict=True))
     judged = []
     for number, (claimed, each) in enumerate(zip(claim.comparisons, measured, strict=True)):
-        difference, p = two_sided(each.values), adjusted.get(number)
-        word, reason = each.hindrance or (_word(claimed, difference.mean, adjusted[number]), "")
-        judged.append(Judged(claimed, each.densities, difference, p, word, reason))
+        difference = (one_sided if claimed.says == "equal" else two_sided)(each.values)
+        p, (word, reason) = adjusted.get(number), each.hindrance or ("undecided", "")
+        if p is not None:
+            word = _different(claimed.says, difference.mean, p)
+        elif each.hindrance is None:
+            word = _equal(difference, each.margin)
+        judged.append(Judged(claimed, each.densities, difference, each.margin, p, word, reason))
     return judged
 
 
-def _word(claimed: Claimed, mean: float, p: float) -> Word:
-    if p >= 1 - LEVEL:
-        return "undecided" if claimed.stated else "no difference shown"
-    if claimed.stated:
-        return "holds" if mean > 0 else "contradicted"
-    return "above" if mean > 0 else "below"
+def _different(says: Says, mean: float, p: float) -> Word:
+    if says == "open":
+        return "no difference shown" if p >= 1 - LEVEL else "above" if mean > 0 else "below"
+    return "undecided" if p >= 1 - LEVEL else "holds" if mean > 0 else "contradicted"
+
+
+def _equal(difference: Interval, margin: float) -> Word:
+    """Two one-sided tests (Schuirmann 1987): equal if the 90% interval lies within ±margin, not if it lies outside."""
+    if -margin < difference.low and difference.high < margin:
+        return "holds"
+    return "contradicted" if difference.low > margin or difference.high < -margin else "undecided"
 
 
 def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Measured:
@@ -107,9 +125,9 @@ def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Meas
     for settings in (claimed.first, claimed.second):
         found = _having(studies, claim, settings)
         if not found:
-            return _Measured([], [], ("not measured", f"no run of {_named(settings)}"))
+            return _Measured([], [], math.nan, ("not measured", f"no run of {_named(settings)}"))
         if len(found) > 1:
-            return _Measured([], [], ("not judged", f"{len(found)} settings of {_named(settings)}"))
+            return _Measured([], [], math.nan, ("not judged", f"{len(found)} settings of {_named(settings)}"))
         sides += found
     first, second = sides
     rounds = _rounds(first.rows, second.rows, claimed)
@@ -118,7 +136,8 @@ def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Meas
         _by_trial(second.rows, [theirs for _, theirs in rounds], claimed.quantity, claimed.arms[1]),
     )
     densities = [density_at(first.rows, mine) for mine, _ in rounds]
-    return _Measured(densities, values, _hindrance(sides, claim, claimed, len(rounds), len(values)))
+    margin = min(study.margin for study in sides)
+    return _Measured(densities, values, margin, _hindrance(sides, claim, claimed, len(rounds), len(values)))
 
 
 def _having(studies: Sequence[Study], claim: Claim, settings: Mapping[str, Any]) -> list[Study]:
@@ -182,7 +201,7 @@ def _table(judged: Sequence[Judged]) -> Table:
             each.claimed.sentence,
             each.claimed.quantity.words + (" (selected on test)" if each.claimed.quantity.selected_on_test else ""),
             _difference(each.claimed),
-            "above 0" if each.claimed.stated else "not stated",
+            _published(each),
             _densities(each.densities),
             str(each.difference.n),
             spread(each.difference, 100, sign=True),
@@ -203,6 +222,12 @@ def _table(judged: Sequence[Judged]) -> Table:
         "verdict",
     ]
     return Table(header, body)
+
+
+def _published(judged: Judged) -> str:
+    if judged.claimed.says == "equal":
+        return "equal" if math.isnan(judged.margin) else f"within ±{100 * judged.margin:.2g} (90% interval)"
+    return "above 0" if judged.claimed.says == "better" else "not stated"
 
 
 def _densities(densities: Sequence[float]) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ltl.errors import LtlError
 from ltl.report.comparison import Comparison, Published, compare_figure
@@ -11,20 +11,22 @@ from ltl.report.load import RoundRow, Run
 from ltl.report.quantities import AT_ROUND, ONSET, REACH, UNITS, Quantity
 from ltl.report.verdict import too_small
 
+Says = Literal["better", "equal", "open"]
+
 
 @dataclass(frozen=True)
 class Claimed:
-    """Two settings of a sweep, each by its keys, of which the claim says that the first is better; or asks (`stated`).
+    """Two settings of a sweep, each by its keys, and what the claim says of them.
 
-    `arms` are those of the two that are compared. `densities` are fractions; None is every density below 1 that both
-    measured.
+    `says`: the first is `better`, both are `equal` within the margin, or the question is `open`. `arms` are those of
+    the two that are compared. `densities` are fractions; None is every density below 1 that both measured.
     """
 
     sentence: str
     quantity: Quantity
     first: Mapping[str, Any]
     second: Mapping[str, Any]
-    stated: bool
+    says: Says
     arms: tuple[str, str]
     densities: Sequence[float] | None
 
@@ -89,11 +91,17 @@ def _published(entry: Mapping[str, Any], key: str) -> Published:
 
 
 def _claimed(entry: Mapping[str, Any]) -> Claimed:
-    first, second = entry["between"] if "between" in entry else (entry["better"], entry["worse"])
+    says: Says
+    match entry:
+        case {"equal": [first, second]}:
+            says = "equal"
+        case {"between": [first, second]}:
+            says = "open"
+        case _:
+            first, second, says = entry["better"], entry["worse"], "better"
     quantity = AT_ROUND[entry["quantity"]]
     one, other = entry.get("arms", ("ticket", "ticket"))
-    stated = "between" not in entry
-    return Claimed(entry["sentence"], quantity, first, second, stated, (one, other), entry.get("densities"))
+    return Claimed(entry["sentence"], quantity, first, second, says, (one, other), entry.get("densities"))
 
 
 def has(run: Run, settings: Mapping[str, Any]) -> bool:

@@ -47,6 +47,8 @@ _METHODS: Mapping[str, str] = {
     "movement": "pruning by movement",
     "large_final_same_sign": "IMP that keeps unchanged signs",
     "large_final_diff_sign": "IMP that keeps changed signs",
+    "same_sign": "pruning of changed signs",
+    "diff_sign": "pruning of unchanged signs",
     "magnitude_increase_same_sign": "pruning by increase of magnitude that keeps unchanged signs",
     "magnitude_increase_diff_sign": "pruning by increase of magnitude that keeps changed signs",
     "zhou_reinit": "IMP, initial weights permuted in their layer",
