@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -21,11 +22,13 @@ from pytorch_lightning.loggers import Logger
 from ltl import lengths, schema
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
-from ltl.experiment import Experiment, Hardware, Seeds
+from ltl.experiment import Experiment
+from ltl.hardware import Hardware
 from ltl.pruning.pruner import Pruner, Replacement
-from ltl.rng import generator
+from ltl.rng import Seeds, generator
 from ltl.tickets import find
 from ltl.training.controls import Control
+from ltl.training.scoring import Scoring
 
 _PRUNER = {
     "criterion": ("evidence",),
@@ -108,6 +111,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         settings=_settings(cfg),
         tickets=find(cfg.ticket) if cfg.ticket else [],
         ends=cfg.ends,
+        scoring=_scoring(cfg.pruner.scores, steps) if cfg.pruner.get("scores") is not None else None,
     )
     try:
         built.check()
@@ -196,6 +200,19 @@ def _pruner(cfg: DictConfig) -> Pruner:
             redistribute=cfg.replacement.redistribute,
         )
     return Pruner(**part, momentum=cfg.momentum, lr=cfg.lr, replacement=replacement)
+
+
+def _scoring(cfg: DictConfig, steps: Callable[..., int]) -> Scoring:
+    length = steps(cfg.length, "pruner.scores.length")
+    lr_schedule = _instantiate(cfg.lr_schedule, "pruner.scores.lr_schedule", "length", "steps")
+    return Scoring(
+        estimator=_instantiate(cfg.estimator, "pruner.scores.estimator")(),
+        optimizer=_instantiate(cfg.optimizer, "pruner.scores.optimizer", "params"),
+        lr_schedule=lr_schedule(length=length, steps=partial(steps, key="pruner.scores.lr_schedule")),
+        length=length,
+        samples=cfg.samples,
+        batch_norm=cfg.batch_norm == "trained",
+    )
 
 
 def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:

@@ -16,8 +16,8 @@ from torch import nn
 
 from ltl.callbacks.checkpoint import CheckedCheckpointIO, IntervalCheckpoint
 from ltl.callbacks.progress import RunProgress, ShowProgress
+from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.callbacks.record import Record
-from ltl.callbacks.retrain import Retrain
 from ltl.dashboard.tracking import Tracking
 from ltl.datasets.dataset import Dataset
 from ltl.errors import Diverged
@@ -28,7 +28,7 @@ from ltl.rng import generator
 from ltl.tickets import Ticket, save
 from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
-from ltl.training.start import Start, cloned
+from ltl.training.start import Scored, Start, cloned
 from ltl.training.tables import Table
 
 
@@ -77,13 +77,14 @@ def _fit(
 ) -> dict[int, str]:
     """Train one job; return the trials that were lost on the way, and why."""
     cycle, trials = job.cycle(), [network.trial for network in job.networks]
+    recipe = job.scoring or experiment
     module = MaskedTraining(
         networks=[_network(experiment, job.model(), trial) for trial in trials],
         streams=[_streams(experiment, job.dataset, trial) for trial in trials],
         dataset=job.dataset,
         timeline=job.timeline,
-        optimizer=experiment.optimizer,
-        lr_schedule=experiment.lr_schedule,
+        optimizer=recipe.optimizer,
+        lr_schedule=recipe.lr_schedule,
         clip=experiment.clip,
         sparse_below=experiment.hardware.sparse_below,
         sparse_inputs_below=experiment.hardware.sparse_inputs_below,
@@ -134,7 +135,7 @@ def _fit(
     if not all(map(rows.has, job.keys)):  # the checkpoint was at the end, and a table had lost rows
         begin(record)
         write()
-    if isinstance(cycle, Retrain) and rank() == 0:
+    if not isinstance(cycle, PruneRewind) and rank() == 0:
         path.unlink(missing_ok=True)  # its rows are written, and no later round goes on from it
     lost = {trials[number]: reason for number, reason in record.lost.items()}
     del trainer, module, record, shown
@@ -198,4 +199,12 @@ def _ticket(experiment: Experiment, start: Start, row: Row) -> Ticket:
         "search_steps": str(start.search_steps),
         **{name: str(row[name]) for name in (*measured, *accuracies) if row.get(name) is not None},
     }
-    return Ticket(masks=start.masks, state=start.theta, metadata=metadata, gains={}, fills=start.fills)
+    scored = start.scored or Scored({}, {}, {})
+    return Ticket(
+        masks=start.masks,
+        state=start.theta,
+        metadata=metadata,
+        gains=scored.gains,
+        fills=start.fills,
+        probabilities=scored.probabilities,
+    )

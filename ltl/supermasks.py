@@ -31,6 +31,11 @@ class Found:
         kept = self.mask * self.theta
         return kept if self.gain is None else self.gain * kept
 
+    def of(self, number: int) -> "Found":
+        """Return that of one network, without the first dimension."""
+        gain, probability = (None if part is None else part[number] for part in (self.gain, self.probability))
+        return Found(self.mask[number], self.theta[number], gain, probability)
+
 
 class Estimator(Protocol):
     """How scores become masks, and gradients of weights those of scores.

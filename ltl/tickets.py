@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ltl.results import write_atomic
 
 FORMAT = "ltl-ticket/1"
 
-_KINDS = ("mask", "theta", "gain", "fill")
+_KINDS = ("mask", "theta", "gain", "fill", "probability")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Ticket:
     """A mask and the weights its survivors are set back to, with provenance.
 
     `masks` (bool) and `fills` are keyed by the name of the weight, `gains` by its layer (the name without `.weight`);
-    `state` holds every parameter and buffer at the rewind point, unmasked. Metadata values are strings; a loaded
-    ticket's also hold `format` and `sha256`, which `save` sets itself.
+    `state` holds every parameter and buffer at the rewind point, unmasked; `probabilities` are those of keeping each
+    weight, by name, where a mask was learned by them. Metadata values are strings; a loaded ticket's also hold `format`
+    and `sha256`, which `save` sets itself.
     """
 
     masks: Masks
@@ -36,16 +37,23 @@ class Ticket:
     metadata: dict[str, str]
     gains: Tensors
     fills: Tensors
+    probabilities: Tensors = field(default_factory=dict)
+
+
+def start_of(ticket: Ticket) -> Tensors:
+    """Return what training a ticket begins from, before it is masked: θ, times the gains of its layers."""
+    state = dict(ticket.state)
+    for name in ticket.masks:
+        gain = ticket.gains.get(_layer(name))
+        state[name] = state[name] if gain is None else (gain * state[name]).to(state[name].dtype)
+    return state
 
 
 def effective(ticket: Ticket) -> Tensors:
     """Return the ticket's network as a state dict: gain·(m ⊙ θ) + fill·(1 − m) for masked weights, θ for the rest."""
-    state = dict(ticket.state)
+    state = start_of(ticket)
     for name, mask in ticket.masks.items():
-        theta = ticket.state[name]
-        gain = ticket.gains.get(_layer(name))
-        scaled = theta if gain is None else (gain * theta).to(theta.dtype)
-        state[name] = torch.where(mask, scaled, ticket.fills.get(name, torch.zeros_like(theta)))
+        state[name] = torch.where(mask, state[name], ticket.fills.get(name, torch.zeros_like(state[name])))
     return state
 
 
@@ -55,7 +63,7 @@ def save(ticket: Ticket, path: Path) -> None:
     LtlError if masks, gains or fills do not fit the weights.
     """
     _check(ticket, str(path))
-    parts = {"mask": ticket.masks, "theta": ticket.state, "gain": ticket.gains, "fill": ticket.fills}
+    parts = dict(zip(_KINDS, _parts(ticket), strict=True))
     tensors = {
         f"{kind}/{name}": pack(value)
         if kind == "mask"
@@ -93,11 +101,11 @@ def load(path: Path) -> Ticket:
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
         if kind not in parts or not name:
-            raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows mask/, theta/, gain/ and fill/ only.")
+            raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows {', '.join(f'{kind}/' for kind in _KINDS)} only.")
         parts[kind][name] = tensor
     packed = sorted(parts["mask"].items(), key=lambda item: _natural(item[0]))
     masks = {name: _unpacked(bits, name, parts["theta"], where) for name, bits in packed}
-    ticket = Ticket(masks=masks, state=parts["theta"], metadata=metadata, gains=parts["gain"], fills=parts["fill"])
+    ticket = Ticket(masks, parts["theta"], metadata, parts["gain"], parts["fill"], parts["probability"])
     _check(ticket, str(path))
     return ticket
 
@@ -158,6 +166,10 @@ def _why_none(text: str, folder: str) -> str:
     if runs:
         return "this folder holds no tickets (tickets/trial-*/round-*.safetensors); give a run folder and a round."
     return "no such file or run folder; give a file, 'run folder@round' or a glob."
+
+
+def _parts(ticket: Ticket) -> tuple[Tensors, ...]:
+    return ticket.masks, ticket.state, ticket.gains, ticket.fills, ticket.probabilities
 
 
 def _natural(text: str) -> list[tuple[str, int]]:
@@ -231,6 +243,9 @@ def _check(ticket: Ticket, path: str) -> None:
         weight = ticket.state.get(name)
         if name not in ticket.masks or weight is None or fill.shape != weight.shape or fill.dtype != weight.dtype:
             raise LtlError(f"{where}: the fill of {name!r} must have the shape and type of a masked weight.")
+    for name, probability in ticket.probabilities.items():
+        if name not in ticket.masks or probability.shape != ticket.masks[name].shape:
+            raise LtlError(f"{where}: the probabilities of {name!r} must have the shape of a masked weight.")
     if ticket.metadata.get("mask_sha256", (sha := mask_sha256(ticket.masks))) != sha:
         raise LtlError(f"{where}: metadata mask_sha256 is of other masks; it must be {sha}.")
 

@@ -90,6 +90,7 @@ OPTIONS = {
     "pruner": [
         "dense",
         "early_bird",
+        "edge_popup",
         "finetune",
         "gradual",
         "grasp",
@@ -133,6 +134,10 @@ OPTIONS = {
         "zhou_signed_constant",
         "zhou_signed_reinit",
         "zhou_signed_reshuffle",
+        "zhou_supermask",
+        "zhou_supermask_constant",
+        "zhou_supermask_rescaled",
+        "zhou_supermask_rescaled_constant",
         "zhou_variant_1",
         "zhou_variant_1_random",
         "zhou_variant_1_reversed",

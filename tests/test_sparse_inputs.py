@@ -79,7 +79,7 @@ def test_evaluations_agree_with_those_of_dense_inputs(inputs: Tensor) -> None:
     assert stack.takes_sparse
 
     def judged(number: int, *, sparse: bool) -> tuple[float, float]:
-        network = stack.alone(number)
+        network = stack.apart()[number]
         return evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, split, 5, sparse=sparse)[0]
 
     found = [[judged(number, sparse=sparse) for number in (0, 1)] for sparse in (False, True)]

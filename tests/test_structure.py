@@ -22,7 +22,7 @@ FLOORS = (
     ("console", "results", "tickets", "torch_prune"),
     ("training", "callbacks"),
     ("report", "dashboard"),
-    ("experiment", "fit", "build", "rebuild", "instability"),
+    ("hardware", "experiment", "fit", "build", "rebuild", "instability"),
     ("overrides", "shorthand", "resume", "usage", "launch", "plan", "sweeps"),
     ("run", "ticket"),
 )

@@ -221,12 +221,13 @@ class Record(pl.Callback):
             **_early_stop(curve, length),
             "best_test_accuracy": max(point["test_accuracy"] for point in curve if "test_accuracy" in point),
             "steps": steps,
-            "total_steps": start.search_steps + steps,
+            "total_steps": start.search_steps + (0 if start.scored else steps),
             "seconds": module.seconds / len(self.trials),
             "eval_seconds": self.eval_seconds / len(self.trials),
             "init_sha256": member.init_sha256,
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware,
+            **(start.scored.sampled if start.scored else {}),
         }
         layers = [
             {**self._identity(number, start), **layer} for layer in layer_rows(now, start, member.theta_0, on_path)

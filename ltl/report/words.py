@@ -35,6 +35,11 @@ _METHODS: Mapping[str, str] = {
     "gradual": "gradual magnitude pruning",
     "hybrid": "hybrid tickets",
     "early_bird": "early-bird pruning",
+    "edge_popup": "edge-popup",
+    "zhou_supermask": "learned probabilities",
+    "zhou_supermask_constant": "learned probabilities, signed constants",
+    "zhou_supermask_rescaled": "learned probabilities, rescaled",
+    "zhou_supermask_rescaled_constant": "learned probabilities, rescaled, signed constants",
     "dense": "dense",
     "finetune": "magnitude pruning",
     "lr_rewind": "magnitude pruning",
@@ -101,6 +106,8 @@ def method_name(run: Run) -> str:
 
 def ticket_words(run: Run) -> str:
     """Return what the arm under study is: the method and what the surviving weights are set to."""
+    if _scored(run):
+        return f"supermask ({method_name(run)}, weights not trained)"
     if rewinds_to_init(run):
         return f"ticket ({method_name(run)}, rewound to θ₀)"
     if _rewinds(run):
@@ -117,7 +124,11 @@ def rewinds_to_init(run: Run) -> bool:
 
 
 def _rewinds(run: Run) -> bool:
-    return _target(run).endswith(".rewound")
+    return _target(run).endswith(".rewound") and not _scored(run)
+
+
+def _scored(run: Run) -> bool:
+    return run.setting("pruner.scores.length") is not None
 
 
 def _target(run: Run) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from ltl.masks import Tensors, dense, shuffled, shuffled_keeping, shuffled_weights
 from ltl.rng import generator
-from ltl.tickets import Ticket
+from ltl.tickets import Ticket, start_of
 from ltl.training.start import Start
 
 
@@ -44,7 +44,7 @@ def control_start(
     """Return the start of one draw of `control` for the ticket of round `turn`; `seeds` are those of init and mask."""
     init_seed, mask_seed = seeds
     fresh = control.weights == "fresh"
-    theta = initialise(generator("init", init_seed, arm, draw, turn)) if fresh else ticket.state
+    theta = initialise(generator("init", init_seed, arm, draw, turn)) if fresh else start_of(ticket)
     masks = ticket.masks
     source = generator("mask", mask_seed, arm, draw, turn)
     if control.mask == "shuffled":
