@@ -20,6 +20,8 @@ from ltl.results import write_atomic
 FORMAT = "ltl-ticket/1"
 
 _KINDS = ("mask", "theta", "gain", "fill", "probability")
+_SIGN = "sign"  # bits in the place of a masked weight's theta that is 1 or −1 everywhere
+_SIGNED = "signs"  # metadata: the shapes of these
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ def effective(ticket: Ticket) -> Tensors:
 def save(ticket: Ticket, path: Path) -> None:
     """Write `ticket` to `path`, whole or not at all; the same ticket always gives the same bytes.
 
-    LtlError if masks, gains or fills do not fit the weights.
+    Masked weights that are 1 or −1 everywhere are written as bits. LtlError if masks, gains or fills do not fit the
+    weights.
     """
     _check(ticket, str(path))
+    signs = {name: ticket.state[name] for name in ticket.masks if _is_binary(ticket.state[name])}
     parts = dict(zip(_KINDS, _parts(ticket), strict=True))
     tensors = {
         f"{kind}/{name}": pack(value)
@@ -70,8 +74,13 @@ def save(ticket: Ticket, path: Path) -> None:
         else value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for kind, part in parts.items()
         for name, value in part.items()
+        if kind != "theta" or name not in signs
     }
+    tensors |= {f"{_SIGN}/{name}": pack(value > 0) for name, value in signs.items()}
     metadata = {**ticket.metadata, "format": FORMAT}
+    metadata.pop(_SIGNED, None)
+    if signs:
+        metadata[_SIGNED] = json.dumps({name: list(value.shape) for name, value in signs.items()})
     metadata["sha256"] = _sha256(tensors, metadata)
     content = tensors_to_bytes(tensors, metadata)
     start = 8 + int.from_bytes(content[:8], "little")
@@ -97,17 +106,23 @@ def load(path: Path) -> Ticket:
     whole = content.startswith(_header_bytes(header)) and metadata.get("sha256") == _sha256(tensors, metadata)
     if not whole:
         raise LtlError(f"{where}: was altered: its content does not match its sha256; get an unaltered copy.")
-    parts: dict[str, Tensors] = {kind: {} for kind in _KINDS}
+    parts: dict[str, Tensors] = {kind: {} for kind in (*_KINDS, _SIGN)}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
         if kind not in parts or not name:
-            raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows {', '.join(f'{kind}/' for kind in _KINDS)} only.")
+            raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows {', '.join(f'{kind}/' for kind in parts)} only.")
         parts[kind][name] = tensor
+    parts["theta"] |= _signs(parts[_SIGN], metadata.get(_SIGNED, "{}"), where)
     packed = sorted(parts["mask"].items(), key=lambda item: _natural(item[0]))
     masks = {name: _unpacked(bits, name, parts["theta"], where) for name, bits in packed}
     ticket = Ticket(masks, parts["theta"], metadata, parts["gain"], parts["fill"], parts["probability"])
     _check(ticket, str(path))
     return ticket
+
+
+def is_binary(ticket: Ticket) -> bool:
+    """Return whether every masked weight is 1 or −1, times the gain of its layer."""
+    return all(map(_is_binary, (ticket.state[name] for name in ticket.masks)))
 
 
 def find(text: str) -> list[Path]:
@@ -213,6 +228,22 @@ def _check_format(text: str, where: str) -> None:
         raise LtlError(f"{where}: is a safetensors file but no ltl ticket: its metadata has no format {FORMAT!r}.")
     if text != FORMAT:
         raise LtlError(f"{where}: has the newer format {text!r}; this ltl reads {FORMAT!r}: upgrade ltl.")
+
+
+def _is_binary(weight: torch.Tensor) -> bool:
+    return weight.dtype == torch.float32 and bool((weight.abs() == 1).all())
+
+
+def _signs(packed: Tensors, shapes: str, where: str) -> Tensors:
+    """Return 1 and −1 where bits say so; LtlError if these are not of the shapes that metadata names."""
+    try:
+        known = {name: torch.Size(shape) for name, shape in json.loads(shapes).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        known = {}
+    for name, bits in packed.items():
+        if name not in known or bits.dtype != torch.uint8 or bits.shape != (-(-known[name].numel() // 8),):
+            raise LtlError(f"{where}: the signs of {name!r} are not of the shape that its metadata names.")
+    return {name: unpack(bits, known[name]).float() * 2 - 1 for name, bits in packed.items()}
 
 
 def _unpacked(bits: torch.Tensor, name: str, state: Tensors, where: str) -> torch.Tensor:

@@ -110,6 +110,7 @@ OPTIONS = {
         "magnitude_increase_same_sign",
         "magnitude_init",
         "movement",
+        "multi_prize",
         "noise",
         "optimal_brain_damage",
         "quantised",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import composed, train_in
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from test_stack import FAMILIES, assert_alike, trained
 
 from ltl import build, rebuild
@@ -16,7 +17,8 @@ from ltl.errors import LtlError, Stopped
 from ltl.masks import mask_sha256, tensors_sha256
 from ltl.results import TIME_COLUMNS, read_table
 from ltl.rng import generator
-from ltl.tickets import Ticket, load
+from ltl.ticket import main
+from ltl.tickets import Ticket, is_binary, load, save
 from ltl.training.evaluation import evaluate
 
 assert trained  # a fixture
@@ -131,6 +133,33 @@ def test_drawn_masks_are_averaged_where_they_are_drawn(run: tuple[str, Path]) ->
         assert bool(drawn) == (name.startswith("zhou") and key[1] == "ticket" and key[3] != "0")
         assert not drawn or 0 <= float(drawn) <= 1
         assert not drawn or 0 < float(row["sampled_test_accuracy_sd"]) < 0.5
+
+
+def test_a_binary_ticket_is_kept_in_bits(
+    run: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two bits a weight at most, the size shown, and the exported network is the row's, loaded without ltl."""
+    name, folder = run
+    path, table = folder / "tickets" / "trial-0" / "round-01.safetensors", rows(folder)
+    ticket, dataset = load(path), digits(folder)
+    assert main(["show", str(path)]) == 0
+    assert ("binary: " in capsys.readouterr().out) == (name == "multi_prize")
+    assert main(["export", str(path), str(tmp_path / "plain.safetensors")]) == 0
+    network = rebuild.network(ticket, dataset)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    network.load_state_dict(load_file(tmp_path / "plain.safetensors"))
+    found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc, operator]
+    assert found[0][1] == float(table["0", "ticket", "0", "1"]["test_accuracy"])
+    if name == "multi_prize":
+        assert is_binary(ticket)
+        weights = sum(mask.numel() for mask in ticket.masks.values())
+        others = sum(4 * value.numel() for key, value in ticket.state.items() if key not in ticket.masks)
+        assert path.stat().st_size < weights / 4 + others + 6000  # of header
+        again = tmp_path / "again.safetensors"
+        save(ticket, again)
+        assert again.read_bytes() == path.read_bytes()
 
 
 def test_trials_and_rounds_have_masks_of_their_own(run: tuple[str, Path]) -> None:

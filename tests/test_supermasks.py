@@ -10,7 +10,7 @@ from torch import Tensor
 from ltl.masks import Tensors
 from ltl.pruning.allocation import lowest
 from ltl.rng import generator
-from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, straight_through, top
+from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, largest
 
 SHAPES = [(7, 5), (4, 3, 3, 2)]
 ESTIMATORS: dict[str, Estimator] = {
@@ -22,11 +22,16 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def problem(shape: Sequence[int], seed: int = 0, networks: int = 3) -> Tensors:
-    """θ, scores, uniforms and the gradient of the loss with respect to the effective weights, in float64."""
+    """θ, scores, draws and the gradient of the loss with respect to the effective weights, in float64."""
     source = torch.Generator().manual_seed(seed)
     theta, scores, slope = torch.randn(3, networks, *shape, generator=source, dtype=torch.float64)
-    uniforms = torch.rand(networks, *shape, generator=source, dtype=torch.float64)
-    return {"theta": theta, "scores": scores, "slope": slope, "uniforms": uniforms}
+    draws = torch.randint(-(2**15), 2**15, (networks, *shape), generator=source, dtype=torch.int16)
+    return {"theta": theta, "scores": scores, "slope": slope, "draws": draws}
+
+
+def uniform(draws: Tensor) -> Tensor:
+    """The number between 0 and 1 that a draw stands for: the middle of one of 65,536 equal parts."""
+    return (draws.double() + 2**15 + 0.5) / 2**16
 
 
 def counts(shape: Sequence[int]) -> list[int]:
@@ -38,7 +43,7 @@ def counts(shape: Sequence[int]) -> list[int]:
 def trained(estimator: Estimator, given: Tensors, wanted: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The effective weights of a training step, and the gradient of the scores."""
     scores = given["scores"].clone().requires_grad_()
-    weights = estimator.weights(given["theta"], scores, wanted, given["uniforms"])
+    weights = estimator.weights(given["theta"], scores, wanted, given["draws"])
     (weights * given["slope"]).sum().backward()
     assert scores.grad is not None
     return weights.detach(), scores.grad
@@ -52,7 +57,8 @@ def test_a_step_is_what_the_equations_say(name: str, shape: Sequence[int]) -> No
     weights, gradient = trained(ESTIMATORS[name], given, wanted)
     for number, count in enumerate(wanted):
         theta, scores, slope, uniforms = (
-            given[key][number].numpy().ravel() for key in ("theta", "scores", "slope", "uniforms")
+            tensor[number].numpy().ravel()
+            for tensor in (given["theta"], given["scores"], given["slope"], uniform(given["draws"]))
         )
         probability = 1 / (1 + np.exp(-scores))
         if name in ("bernoulli", "rescaled"):
@@ -85,7 +91,7 @@ def test_gradients_are_those_of_the_soft_function(name: str, shape: Sequence[int
     def soft(scores: Tensor) -> Tensor:
         if name in ("edge_popup", "binary"):
             return weights + theta * (scores.abs() - here.abs())
-        mask = (given["uniforms"] < torch.sigmoid(here)).double() + torch.sigmoid(scores) - torch.sigmoid(here)
+        mask = (uniform(given["draws"]) < torch.sigmoid(here)).double() + torch.sigmoid(scores) - torch.sigmoid(here)
         scale = mask[0].numel() / mask.flatten(1).sum(1) if name == "rescaled" else torch.ones(len(mask))
         return theta * mask * scale.view(-1, *(1,) * (mask.dim() - 1))
 
@@ -112,7 +118,7 @@ def test_networks_side_by_side_are_as_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns", "channels_last"])
-def test_top_counts_are_exact_and_ties_go_by_index(layout: str) -> None:
+def test_counts_are_exact_and_ties_go_by_index(layout: str) -> None:
     """As `allocation.lowest` prunes, whatever the memory layout; many scores are equal."""
     shape = (4, 3, 5, 2) if layout == "channels_last" else (11, 6)
     for seed in range(40):
@@ -124,36 +130,53 @@ def test_top_counts_are_exact_and_ties_go_by_index(layout: str) -> None:
             sizes = sizes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
         whole = sizes[0].numel()
         wanted = [0, int(torch.randint(1, whole, (), generator=source)), whole]
-        masks = top(sizes, wanted)
+        scores = sizes * torch.randint(0, 2, sizes.shape, generator=source).mul(2).sub(1)
+        masks = largest(torch.ones_like(sizes), scores, wanted)
         for size, mask, count in zip(sizes, masks, wanted, strict=True):
             assert int(mask.sum()) == count
             assert torch.equal(mask == 0, lowest(size, torch.ones_like(size, dtype=torch.bool), whole - count))
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
-def test_top_of_many_is_that_of_a_stable_sort(share: float) -> None:
+def test_the_largest_of_many_are_that_of_a_stable_sort(share: float) -> None:
     sizes = torch.rand(2, 300, 784, generator=generator("mask", 0)).abs()
     count = round(share * sizes[0].numel())
-    for size, mask in zip(sizes, top(sizes, [count, count]), strict=True):
+    for size, mask in zip(sizes, largest(sizes + 1, sizes, [count, count]), strict=True):
         order = size.flatten().sort(descending=True, stable=True).indices[:count]
         assert torch.equal(mask.flatten().nonzero().flatten(), order.sort().values)
 
 
-def test_the_hard_value_is_exact() -> None:
-    """Where (hard + soft) − soft would be rounded: masks are 0 and 1 to the last bit."""
-    soft = torch.rand(10_000, generator=generator("mask", 1)) * 10
-    hard = (soft < 5).float()
-    assert torch.equal(straight_through(hard, soft), hard)
-    assert not torch.equal(hard + soft - soft, hard)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_a_step_is_the_detach_form(name: str, shape: Sequence[int]) -> None:
+    """hard + soft − sg soft, differentiated by PyTorch."""
+    given, wanted = problem(shape, seed=2), counts(shape)
+    theta, scores = given["theta"], given["scores"].clone().requires_grad_()
+    dims, one = tuple(range(1, theta.dim())), theta[:1] * 0 + 1
+    if name in ("bernoulli", "rescaled"):
+        soft = torch.sigmoid(scores)
+        mask = (uniform(given["draws"]) < soft).double() + (soft - soft.detach())
+        weights = theta * mask * (one.sum() / mask.sum(dims, keepdim=True) if name == "rescaled" else 1)
+    else:
+        mask = largest(torch.ones_like(theta), scores, wanted)
+        soft = theta * scores.abs()
+        gain = (theta * mask).abs().sum(dims, keepdim=True) / mask.sum(dims, keepdim=True)
+        hard = gain * mask * torch.sign(theta) if name == "binary" else theta * mask
+        weights = hard + (soft - soft.detach())
+    (weights * given["slope"]).sum().backward()
+    for ours, theirs in zip(trained(ESTIMATORS[name], given, wanted), (weights, scores.grad), strict=True):
+        assert theirs is not None
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-15)
 
 
 def test_probabilities_are_drawn_as_they_are() -> None:
-    """Frequencies of 400 draws, within 4.5 standard deviations; the gradient passes through the probability."""
+    """Frequencies of 400 draws, within 4.5 standard deviations."""
     estimator, source = Bernoulli(rescale=False), generator("mask", 2)
     scores = torch.linspace(-4, 4, 60).view(1, 6, 10)
     theta, kept = torch.ones_like(scores), torch.zeros_like(scores)
     for _ in range(400):
-        kept += estimator.weights(theta, scores, [0], torch.rand(scores.shape, generator=source))
+        draws = torch.randint(-(2**15), 2**15, scores.shape, generator=source, dtype=torch.int16)
+        kept += estimator.weights(theta, scores, [0], draws)
     probability = torch.sigmoid(scores)
     deviations = (kept / 400 - probability) / (probability * (1 - probability) / 400).sqrt()
     assert float(deviations.abs().max()) < 4.5

@@ -36,6 +36,7 @@ _METHODS: Mapping[str, str] = {
     "hybrid": "hybrid tickets",
     "early_bird": "early-bird pruning",
     "edge_popup": "edge-popup",
+    "multi_prize": "multi-prize, binary weights",
     "zhou_supermask": "learned probabilities",
     "zhou_supermask_constant": "learned probabilities, signed constants",
     "zhou_supermask_rescaled": "learned probabilities, rescaled",

@@ -61,15 +61,15 @@ class Scored(nn.Module):
         super().__init__()
         self.scores = nn.Parameter(scores)
         self.estimator, self.counts, self.turned = estimator, list(counts), turned
-        self.uniforms: Tensor | None = torch.zeros_like(scores) if estimator.draws else None
+        self.draws: Tensor | None = torch.zeros_like(scores, dtype=torch.int16) if estimator.draws else None
         self.sampled = False
 
     def forward(self, theta: Tensor) -> Tensor:
         if not (self.training or self.sampled):
             weights = self.found(theta).weights()
         else:
-            uniforms = None if self.uniforms is None else self._natural(self.uniforms)
-            weights = self.estimator.weights(self._natural(theta), self._natural(self.scores), self.counts, uniforms)
+            draws = None if self.draws is None else self._natural(self.draws)
+            weights = self.estimator.weights(self._natural(theta), self._natural(self.scores), self.counts, draws)
         return self._natural(weights)
 
     def found(self, theta: Tensor) -> Found:
@@ -103,7 +103,7 @@ class Scores:
             stack.parametrise(name, layer)
         self.draws = scoring.estimator.draws
         self._generators: list[torch.Generator] = []
-        self._bits = self._values = torch.empty(0)
+        self._bits = torch.empty(0)
 
     def keep(self, counts: Sequence[dict[str, int]]) -> None:
         """Set the weights that each network is to keep from now on."""
@@ -120,25 +120,18 @@ class Scores:
         return {name: layer.found(self._stack.original(name)).of(number) for name, layer in self._layers.items()}
 
     def draw(self, seeds: Sequence[int]) -> None:
-        """Draw a number for every weight of each network from a generator of its seed.
-
-        They are the middles of 2¹⁶ equal parts of [0, 1], so that a probability is met within 2⁻¹⁷.
-        """
+        """Draw 16 bits for every weight of each network from a generator of its seed."""
         if not self._generators:
             self._allocate(len(seeds))
         for bits, source, seed in zip(self._bits, self._generators, seeds, strict=True):
             bits.random_(-(2**63), None, generator=source.manual_seed(seed))
-        parts = self._bits.view(torch.int16)[:, : self._values.shape[1]]
-        torch.mul(parts, 2.0**-16, out=self._values).add_(0.5 + 2.0**-17)
 
     def _allocate(self, size: int) -> None:
-        shapes = [layer.scores.shape[1:] for layer in self._layers.values()]
-        like = next(iter(self._layers.values())).scores
-        counts = [shape.numel() for shape in shapes]
-        self._generators = [torch.Generator(device=like.device) for _ in range(size)]
-        self._bits = torch.empty(size, -(-sum(counts) // 4), dtype=torch.int64, device=like.device)
-        self._values = torch.empty(size, sum(counts), dtype=like.dtype, device=like.device)
-        for layer, shape, part in zip(
-            self._layers.values(), shapes, torch.split(self._values, counts, dim=1), strict=True
-        ):
-            layer.uniforms = part.view(size, *shape)
+        layers = list(self._layers.values())
+        counts = [layer.scores[0].numel() for layer in layers]
+        device = layers[0].scores.device
+        self._generators = [torch.Generator(device=device) for _ in range(size)]
+        self._bits = torch.empty(size, -(-sum(counts) // 4), dtype=torch.int64, device=device)
+        parts = torch.split(self._bits.view(torch.int16)[:, : sum(counts)], counts, dim=1)
+        for layer, part in zip(layers, parts, strict=True):
+            layer.draws = part.view_as(layer.scores)
