@@ -102,7 +102,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
         seeds=Seeds(seed=cfg.seed, **cfg.seeds),
         trials=cfg.trials,
         controls={
-            str(arm): _control(str(arm), control, cfg.seeds.order_by_round) for arm, control in cfg.control.items()
+            str(arm): _control(str(arm), control, cfg.seeds.order_by_round, scored=cfg.pruner.get("scores") is not None)
+            for arm, control in cfg.control.items()
         },
         hardware=_hardware(cfg.hardware),
         loggers=[_logger(name, logger, folder) for name, logger in cfg.logger.items()],
@@ -221,9 +222,15 @@ def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
     return torch.device("cuda" if accelerator == "gpu" else "cpu")
 
 
-def _control(arm: str, cfg: DictConfig, order_by_round: str) -> Control:
-    repeats = cfg.data == "same" and (cfg.mask == "same" or (cfg.mask == "dense" and cfg.draws > 1))
-    if repeats and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same"):
+def _control(arm: str, cfg: DictConfig, order_by_round: str, *, scored: bool) -> Control:
+    again = cfg.mask in ("same", "dense") and cfg.draws > 1
+    repeats = (cfg.mask == "same" and not scored) or again  # where scores are trained, no ticket's weights have been
+    if (
+        repeats
+        and cfg.data == "same"
+        and cfg.get("train", True)
+        and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same")
+    ):
         raise LtlError(
             f"control={arm} trains the same weights with the same mask again, in the same data order: set "
             "seeds.order_by_round=fresh for another order in every draw."

@@ -277,13 +277,15 @@ class Experiment:
             ]
             dataset = self.clean if control.data == "clean" else self.dataset
             if control.network == "same":
-                yield from self._retrained(members, lambda: self.model, dataset, done)
+                yield from self._retrained(members, lambda: self.model, dataset, done, train=control.train)
                 continue
             for turn in sorted({turn for _, turn in wanted}):
                 paths = {trial: found[trial, at] for trial, at in wanted if at == turn}
                 for group in self._of_one_size(paths.values()):
                     alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
-                    yield from self._retrained(alike, partial(self._small, group[0]), dataset, done)
+                    yield from self._retrained(
+                        alike, partial(self._small, group[0]), dataset, done, train=control.train
+                    )
 
     def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Return the tickets of one round, those together that keep as many weights; all those of one search do."""
@@ -300,15 +302,20 @@ class Experiment:
         model: Callable[[], "partial[nn.Module]"],
         dataset: Dataset,
         done: Callable[[Key], bool],
+        *,
+        train: bool = True,
     ) -> Iterator[Job]:
-        """Yield the jobs that train `members` (key, first step, start): side by side, or one by one."""
+        """Yield the jobs that train `members` (key, first step, start), or only evaluate them, side by side or not."""
         for step in sorted({first for _, first, _ in members}):
             left = [(key, make) for key, first, make in members if first == step and not done(key)]
             left.sort(key=lambda member: member[0][3])  # by round: networks of one density share a stack
+            timeline = self._timeline([step])
+            if not train:  # one step at which the optimiser does nothing
+                timeline = replace(timeline, length=step + 1, idle=frozenset({(0, step)}))
             for group in self._groups(left):
                 networks = tuple(Network(Given(make), (key,)) for key, make in group)
                 name = _name(group[0][0][1], [key for key, _ in group])
-                yield Job(name, networks, model, dataset, self._timeline([step]), Retrain, self.together())
+                yield Job(name, networks, model, dataset, timeline, Retrain, self.together())
 
     def _groups(self, items: Sequence[Any]) -> Iterator[list[Any]]:
         """Yield `items` in groups that train side by side, or one by one."""

@@ -62,6 +62,7 @@ _SCHEMA: dict[str, Allowed] = {
     "recipe.milestones": _LENGTHS,
     "recipe.augment": _SWITCH,
     "recipe.rewind_to": _LENGTH,
+    "recipe.scores_length": _ROUND,
     "pruner.name": _TEXT,
     "pruner.rounds": whole(0, " of prunings", most=_MANY),
     "pruner.rate": number(
@@ -108,6 +109,7 @@ _SCHEMA: dict[str, Allowed] = {
         "all, or a list of rounds such as [3,7,12]",
     ),
     "control.*.draws": whole(1, most=_MANY),
+    "control.*.train": _SWITCH,
     "optimizer.lr": _NOT_NEGATIVE,
     "optimizer.betas": Allowed(
         lambda value: isinstance(value, list) and len(value) == 2 and all(is_number(b) and 0 <= b < 1 for b in value),

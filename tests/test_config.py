@@ -34,6 +34,8 @@ OPTIONS = {
         "shuffled_units",
         "shuffled_weights",
         "small_dense",
+        "trained",
+        "untrained",
     ],
     "corruption": ["none", "random_labels", "random_pixels", "subset"],
     "dataset": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist"],
@@ -56,11 +58,14 @@ OPTIONS = {
         "frankle2020_missing_the_mark",
         "frankle2020_resnet20",
         "lecun1990_obd",
+        "ramanujan2019_edge_popup",
         "renda2020_rewinding",
+        "strong_lth_width",
         "su2020_sanity_checks",
         "tanaka2020_synflow",
         "zhou2019_criteria",
         "zhou2019_signs",
+        "zhou2019_supermask",
         "zhou2019_zeros",
     ],
     "hardware": ["cpu", "ddp", "gpu", "gpu_bf16"],
@@ -91,6 +96,7 @@ OPTIONS = {
         "dense",
         "early_bird",
         "edge_popup",
+        "edge_popup_scaled",
         "finetune",
         "gradual",
         "grasp",
@@ -129,6 +135,7 @@ OPTIONS = {
         "synflow_inverted",
         "zhou_constant",
         "zhou_freeze_init",
+        "zhou_heuristic",
         "zhou_reinit",
         "zhou_rescaled",
         "zhou_reshuffle",
@@ -274,6 +281,8 @@ def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
         more = [f"pruner.allocation.like.ticket={launch('control=none', folder='found')}@2"]
     if option == "hybrid":
         more = ["pruner.rate=0.2"]  # its own leaves the small network fewer weights than the last layer is to keep
+    if option == "trained":
+        more = ["pruner=edge_popup"]
     if "reordered" in option:
         more = ["seeds.order_by_round=fresh"]
     folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *more)
@@ -348,7 +357,7 @@ def test_every_experiment_builds_in_full(files: Path, name: str) -> None:
     built = build.experiment(cfg, files, hardware_number=0)
     asked = lengths.parse(cfg.length, "length")
     assert built.length == asked.steps(examples=len(built.dataset.train), batch=cfg.batch)
-    at_once = cfg.pruner.name == "dense" or cfg.pruner.rate > 0.5
+    at_once = cfg.pruner.name == "dense" or cfg.pruner.rate > 0.5 or cfg.pruner.get("scores") is not None
     assert built.rounds == cfg.pruner.rounds >= (0 if at_once else 6)
     assert OmegaConf.select(cfg, "claim.sentence")
 

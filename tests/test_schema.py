@@ -47,6 +47,7 @@ REFUSED: dict[str, list[Any]] = {
     "recipe.milestones": LENGTHS,
     "recipe.augment": SWITCH,
     "recipe.rewind_to": LENGTH,
+    "recipe.scores_length": ROUND,
     "model._target_": WORD,
     "model._partial_": SWITCH,
     "model.name": WORD,
@@ -158,6 +159,7 @@ REFUSED: dict[str, list[Any]] = {
     "control.*.network": CHOICE,
     "control.*.rounds": [3, "3", "none", [0], [1.5], ["a"], None, {"a": 1}],
     "control.*.draws": [0, 10_001, *WHOLE],
+    "control.*.train": SWITCH,
 }
 FREE = ("claim", "logger.", "control", "logger")  # a published experiment's words; what a logger's own code checks
 

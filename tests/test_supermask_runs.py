@@ -98,6 +98,8 @@ def test_weights_are_not_touched(run: tuple[str, Path]) -> None:
                 expected = initial[key]
                 if key in ticket.masks and "constant" in name:
                     expected = torch.sign(expected) * expected.std(correction=0)
+                elif key in ticket.masks and name == "edge_popup_scaled":
+                    expected = expected * (expected.numel() / int(ticket.masks[key].sum())) ** 0.5
                 elif key in ticket.masks and name.startswith("multi_prize"):
                     expected = torch.where(expected < 0, -1.0, 1.0)
                 assert torch.equal(value, expected), key
@@ -225,6 +227,40 @@ def test_a_schedule_may_lower_the_density_on_the_way(launch: Launch) -> None:
     folder = launch("pruner=edge_popup", *cubic, "control=none", "length=40it")
     for turn in (1, 2):
         assert float(rows(folder)["0", "ticket", "0", str(turn)]["density"]) == pytest.approx(0.7**turn, abs=5e-3)
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str) -> None:
+    """`control=untrained`: a heuristic supermask; the accuracy of the ticket's own file, and no step of training."""
+    fixed = ["pruner=large_final_same_sign", "pruner.survivors._target_=ltl.pruning.survivors.constant"]
+    fixed += ["+pruner.survivors.signs=kept", "control=untrained", "length=40it", "trials=2", f"hardware.stack={way}"]
+    fixed += ["pruner.rewind_to=7it"] if way == "together" else []
+    folder = launch(*fixed)
+    dataset, table = digits(folder), rows(folder)
+    for trial in range(2):
+        for turn in (1, 2):
+            row, ticket = (
+                table[str(trial), "untrained", "0", str(turn)],
+                tickets(folder)[f"trial-{trial}/round-0{turn}"],
+            )
+            network = rebuild.network(ticket, dataset)
+            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc]
+            assert float(row["test_accuracy"]) == found[0][1] == float(row["early_stop_test_accuracy"])
+            assert (row["steps"], row["early_stop_step"], row["early_stop_censored"]) == ("0", "0", "0")
+            assert row["total_steps"] == ticket.metadata["search_steps"]
+    assert all(row["train_loss"] == "" for row in read_table(folder / "metrics.csv") if row["arm"] == "untrained")
+
+
+def test_a_supermask_may_be_trained(launch: Launch) -> None:
+    """`control=trained` begins at the weights that the supermask has, gain and all."""
+    folder = launch("pruner=multi_prize", "control=[trained,untrained]", "length=40it")
+    table = rows(folder)
+    for turn in ("1", "2"):
+        ours, before = table["0", "ticket", "0", turn], table["0", "untrained", "0", turn]
+        assert before["test_accuracy"] == ours["test_accuracy"]
+        assert float(before["test_loss"]) == pytest.approx(float(ours["test_loss"]), rel=1e-5)
+        assert table["0", "trained", "0", turn]["weights_left"] == ours["weights_left"]
+        assert float(table["0", "trained", "0", turn]["train_loss"]) < float(before["train_loss"])
 
 
 @pytest.mark.parametrize(

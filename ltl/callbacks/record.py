@@ -104,15 +104,15 @@ class Record(pl.Callback):
             torch.cuda.synchronize()
             module.seconds += time.perf_counter() - begun
         begun = time.perf_counter()
-        step = module.position[1]
+        step = module.position[1] if module.timeline.trains else 0
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
         losses = [one / max(1, module.interval_steps) for one in summed.tolist()]
         module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
-        done = self.steps_done + step - module.timeline.first[module.position[0]]
+        done = self.steps_done + module.position[1] - module.timeline.first[module.position[0]]
         module.stack.eval()
         self._find_lost(losses, step)
         points: dict[int, Row] = {
-            number: {"step": step, "train_loss": loss, "lr": module.lr()}
+            number: {"step": step, "lr": module.lr(), **({"train_loss": loss} if module.timeline.trains else {})}
             for number, loss in enumerate(losses)
             if number not in self.lost
         }
@@ -126,7 +126,7 @@ class Record(pl.Callback):
                 {**self._identity(number, self.cycle.members[number].current), "total_step": done, **point}, place
             )
         self.eval_seconds += time.perf_counter() - begun
-        if step == module.timeline.length:
+        if module.position[1] == module.timeline.length:
             self._finish(module, trainer)
             self.steps_done = done
         module.stack.train()
@@ -205,7 +205,7 @@ class Record(pl.Callback):
         assert module is not None
         start, length = member.current, module.timeline.length
         on_path = live(module.stack.skeleton, module.dataset.input_shape, start.masks)
-        last, steps = curve[-1], length - start.step
+        last, steps = curve[-1], length - start.step if module.timeline.trains else 0
         row: Row = {
             **self._identity(number, start),
             "density": density(start.masks),

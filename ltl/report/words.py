@@ -36,7 +36,9 @@ _METHODS: Mapping[str, str] = {
     "hybrid": "hybrid tickets",
     "early_bird": "early-bird pruning",
     "edge_popup": "edge-popup",
+    "edge_popup_scaled": "edge-popup, weights scaled by density",
     "multi_prize": "multi-prize, binary weights",
+    "zhou_heuristic": "one-shot pruning that keeps unchanged signs, signed constants",
     "zhou_supermask": "learned probabilities",
     "zhou_supermask_constant": "learned probabilities, signed constants",
     "zhou_supermask_rescaled": "learned probabilities, rescaled",
@@ -80,6 +82,8 @@ _ARMS: Mapping[str, str] = {
     "small_dense": "small dense network with as many weights",
     "clean": "the ticket trained on uncorrupted data",
     "reordered": "the ticket again, in other data orders",
+    "untrained": "the ticket before any training",
+    "trained": "the supermask's weights trained",
     "dense_reordered": "all weights from the rewind point, in other data orders",
 }
 

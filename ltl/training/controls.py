@@ -20,7 +20,7 @@ class Control:
     all ones. weights: the ticket's rewind point, the same permuted among the kept places of each layer, or a fresh
     initialisation, trained from step 0. network: the ticket's, or a small one of as many weights. data: what the search
     saw, or that without its corruption. rounds: those of the search to be compared (None = all that prune). draws:
-    random repetitions.
+    random repetitions. train: whether it is trained, or evaluated as it is.
     """
 
     mask: Literal["same", "shuffled", "shuffled_inputs", "shuffled_units", "dense"]
@@ -29,6 +29,7 @@ class Control:
     data: Literal["same", "clean"]
     rounds: tuple[int, ...] | None
     draws: int
+    train: bool = True
 
 
 def control_start(
