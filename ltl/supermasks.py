@@ -88,7 +88,7 @@ class Bernoulli:
         if not self.rescale:
             kept = _aten.threshold_backward(theta, above, (1 + _DRAWN) / 2)
             return _with_gradient(kept, scores, lambda slope: _aten.sigmoid_backward(slope * theta, probability))
-        mask = _aten.threshold_backward(torch.ones_like(theta), above, (1 + _DRAWN) / 2)
+        mask = _aten.threshold_backward(theta.new_ones(()).expand_as(theta), above, (1 + _DRAWN) / 2)
         size = _summed(mask).clamp(min=1)
         gain = theta[0].numel() / size
         kept = mask.mul_(theta).mul_(gain)

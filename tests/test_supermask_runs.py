@@ -213,6 +213,19 @@ def test_resumed_is_as_if_never_interrupted(launch: Launch, pruner: str) -> None
         assert path.read_bytes() == (cut / path.relative_to(whole)).read_bytes()
 
 
+@pytest.mark.parametrize("pruner", ["edge_popup", "zhou_supermask_rescaled", "multi_prize"])
+def test_bfloat16_leaves_scores_and_weights_as_they_are(launch: Launch, pruner: str) -> None:
+    """Products alone are rounded: θ is that of float32, scores train, and counts are exact."""
+    folder = launch(f"pruner={pruner}", "control=none", "length=60it", "hardware.precision=bf16-mixed")
+    initial, found = theta_0(folder, 0), tickets(folder)["trial-0/round-01"]
+    for name in found.masks:
+        assert found.state[name].dtype == torch.float32
+        assert torch.equal(found.state[name], initial[name].sign() if pruner == "multi_prize" else initial[name])
+    row = rows(folder)["0", "ticket", "0", "1"]
+    assert float(row["train_loss"]) < 2.3
+    assert pruner.startswith("zhou") or float(row["density"]) == pytest.approx(0.7, abs=1e-3)
+
+
 def test_chunks_decide_nothing(launch: Launch) -> None:
     fixed = ["pruner=zhou_supermask", "control=none", "length=24it", "eval_every=13it", "trials=1"]
     one, other = (launch(*fixed, f"hardware.chunk={chunk}", folder=f"by-{chunk}") for chunk in (1, 7))

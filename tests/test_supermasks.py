@@ -10,7 +10,7 @@ from torch import Tensor
 from ltl.masks import Tensors
 from ltl.pruning.allocation import lowest
 from ltl.rng import generator
-from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, largest
+from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, _marked, largest
 
 SHAPES = [(7, 5), (4, 3, 3, 2)]
 ESTIMATORS: dict[str, Estimator] = {
@@ -134,6 +134,7 @@ def test_counts_are_exact_and_ties_go_by_index(layout: str) -> None:
         masks = largest(torch.ones_like(sizes), scores, wanted)
         for size, mask, count in zip(sizes, masks, wanted, strict=True):
             assert int(mask.sum()) == count
+            assert torch.equal(_marked(size, count), mask == 1)  # as on a GPU
             assert torch.equal(mask == 0, lowest(size, torch.ones_like(size, dtype=torch.bool), whole - count))
 
 

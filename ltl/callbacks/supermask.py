@@ -113,6 +113,7 @@ class TrainScores(pl.Callback):
                     tensor.copy_(member.current.theta[name])
         fresh = [member.fresh for member in self.members]
         self.module = pl_module
+        pl_module.graph = False  # that a selection can be recorded and played back has not been tried
         self.scores = Scores(pl_module.stack, self.scoring, fresh, self._counts(0))
         if self.scores.draws:
             pl_module.before_step = self._draw
