@@ -49,23 +49,23 @@ _MAY_DIFFER = (
     "rewinding_note",
     "dataset.root",
 )
+_SHARED = tuple("model dataset corruption optimizer lr_schedule length batch clip eval_every hardware".split())
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "safetensors")
 
 
-def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experiment:
+def stackable(cfg: DictConfig) -> str:
+    """Return, as text, what jobs must share to train as one stack: all that happens between two prunings."""
+    return json.dumps({key: plain(cfg[key]) if isinstance(cfg[key], DictConfig) else cfg[key] for key in _SHARED})
+
+
+def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Experiment | None = None) -> Experiment:
     """Return the experiment that `cfg` describes, to run in `folder`; LtlError for values that do not fit together.
 
-    `hardware_number` marks the rows: 0, and one more each time that a resume changed the hardware.
+    `hardware_number` marks the rows: 0, and one more each time that a resume changed the hardware. The data are those
+    of `like`, if it is given, a `stackable` experiment.
     """
-    device = _device(cfg.hardware.accelerator)
     _set_up(cfg.hardware)
-    load = _instantiate(cfg.dataset, "dataset", "split_generator")
-    clean = load(split_generator=generator("order", 0, "split"))
-    corrupt = _instantiate(cfg.corruption, "corruption", "dataset", "generator")
-    corrupted = corrupt(clean, generator=generator("order", 0, "corruption"))
-    kinds = [clean] if corrupted is clean else [clean, corrupted]
-    kinds = [(one.double() if cfg.hardware.precision == "64-true" else one).to(device) for one in kinds]
-    clean, dataset = kinds[0], kinds[-1]
+    clean, dataset = _data(cfg) if like is None else (like.clean, like.dataset)
     examples = len(clean.train)  # an epoch, also where the search sees fewer
     if cfg.batch > len(dataset.train):
         seen = "" if len(dataset.train) == examples else f" that corruption leaves of the {examples}"
@@ -119,6 +119,18 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int) -> Experi
     except RuntimeError as error:  # PyTorch's: a size that overflows, or memory that is not there
         raise LtlError(f"model={cfg.model.name} cannot be built: {str(error).splitlines()[0]}") from error
     return built
+
+
+def _data(cfg: DictConfig) -> tuple[Dataset, Dataset]:
+    """Return the data as they are and as the search sees them."""
+    device = _device(cfg.hardware.accelerator)
+    load = _instantiate(cfg.dataset, "dataset", "split_generator")
+    clean = load(split_generator=generator("order", 0, "split"))
+    corrupt = _instantiate(cfg.corruption, "corruption", "dataset", "generator")
+    corrupted = corrupt(clean, generator=generator("order", 0, "corruption"))
+    kinds = [clean] if corrupted is clean else [clean, corrupted]
+    kinds = [(one.double() if cfg.hardware.precision == "64-true" else one).to(device) for one in kinds]
+    return kinds[0], kinds[-1]
 
 
 def _set_up(hardware: DictConfig) -> None:

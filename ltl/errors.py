@@ -11,3 +11,8 @@ class Diverged(LtlError):
 
 class Stopped(Exception):
     """A run ended by itself, with a checkpoint, because its time was up."""
+
+
+def refused(error: OSError) -> str:
+    """Return what the system said, and of which file."""
+    return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)

@@ -1,7 +1,7 @@
 """What a run consists of: every trial's search, then its controls, each one `Trainer.fit`."""
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -61,6 +61,7 @@ class Job:
     timeline: Timeline
     make_cycle: Callable[..., PruneRewind | Retrain | TrainScores]
     stacked: bool
+    alike: Hashable  # what jobs of several runs must share to train as one; None: it trains by itself
     scoring: Scoring | None = None  # how scores are trained, if they are
 
     @property
@@ -77,14 +78,10 @@ class Job:
         """Return the optimiser steps of all its networks."""
         return self.timeline.steps() * len(self.networks)
 
-    def cycle(self) -> PruneRewind | Retrain | TrainScores:
-        """Return the callback that takes the networks through their turns."""
-        return self.make_cycle(members=[network.member for network in self.networks])
-
-    def without(self, trials: Container[int]) -> "Job | None":
-        """Return the job without the networks of `trials`; None if none is left."""
-        left = tuple(network for network in self.networks if network.trial not in trials)
-        return replace(self, networks=left) if left else None
+    @property
+    def searches(self) -> bool:
+        """Whether its networks go through rounds together, and no row of one can be done without the others."""
+        return self.scoring is None and self.make_cycle is not Retrain
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ class Experiment:
         if self.tickets:
             yield from self._branches(done)
         elif self.together():
-            for group in _batched(range(self.trials), self.hardware.stack_size):
+            for group in batched(range(self.trials), self.hardware.stack_size):
                 yield from self._search(group, done)
             yield from self._supermasks(range(self.trials), done)
             yield from self._controls(self._found(range(self.trials)), done)
@@ -216,14 +213,16 @@ class Experiment:
         )
         make_cycle = partial(PruneRewind, pruner=self.pruner, rewind_step=self.rewind_step)
         name = f"trial-{trials[0]}" + (f"-to-{trials[-1]}" if len(trials) > 1 else "")
+        timeline = self._timeline(first, marks, idle)
         job = Job(
             f"{name}-ticket",
             networks,
             lambda: self.model,
             self.dataset,
-            self._timeline(first, marks, idle),
+            timeline,
             make_cycle,
             len(trials) > 1,
+            ("search", replace(timeline, marks=frozenset()), self.rewind_step, self.pruner.momentum, self.pruner.lr),
         )
         if not all(map(done, job.keys)):
             yield job
@@ -241,7 +240,9 @@ class Experiment:
         for group in self._groups([key for key in keys if not done(key)]):
             members = [make(turn=turn, seed=self.seeds.of("mask", trial)) for trial, _, _, turn in group]
             networks = tuple(Network(member, (key,)) for member, key in zip(members, group, strict=True))
-            yield Job(_name("scores", group), networks, lambda: self.model, self.dataset, timeline, cycle, True, how)
+            yield Job(
+                _name("scores", group), networks, lambda: self.model, self.dataset, timeline, cycle, True, None, how
+            )
 
     def _branches(self, done: Callable[[Key], bool]) -> Iterator[Job]:
         found: dict[tuple[int, int], Path] = {}
@@ -284,7 +285,7 @@ class Experiment:
                 for group in self._of_one_size(paths.values()):
                     alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
                     yield from self._retrained(
-                        alike, partial(self._small, group[0]), dataset, done, train=control.train
+                        alike, partial(self._small, group[0]), dataset, done, train=control.train, own_network=True
                     )
 
     def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
@@ -304,22 +305,24 @@ class Experiment:
         done: Callable[[Key], bool],
         *,
         train: bool = True,
+        own_network: bool = False,
     ) -> Iterator[Job]:
         """Yield the jobs that train `members` (key, first step, start), or only evaluate them, side by side or not."""
         for step in sorted({first for _, first, _ in members}):
+            timeline = self._timeline([step])
             left = [(key, make) for key, first, make in members if first == step and not done(key)]
             left.sort(key=lambda member: member[0][3])  # by round: networks of one density share a stack
-            timeline = self._timeline([step])
             if not train:  # one step at which the optimiser does nothing
                 timeline = replace(timeline, length=step + 1, idle=frozenset({(0, step)}))
             for group in self._groups(left):
                 networks = tuple(Network(Given(make), (key,)) for key, make in group)
                 name = _name(group[0][0][1], [key for key, _ in group])
-                yield Job(name, networks, model, dataset, timeline, Retrain, self.together())
+                alike = None if own_network else ("retrain", group[0][0][1], timeline, id(dataset))
+                yield Job(name, networks, model, dataset, timeline, Retrain, self.together(), alike)
 
     def _groups(self, items: Sequence[Any]) -> Iterator[list[Any]]:
         """Yield `items` in groups that train side by side, or one by one."""
-        return _batched(items, self.hardware.stack_size if self.together() else 1)
+        return batched(items, self.hardware.stack_size if self.together() else 1)
 
     def _rewind_step(self, path: Path) -> int:
         return _number(load(path), "rewind_step") if self.tickets else self.rewind_step
@@ -388,7 +391,8 @@ def _name(what: str, keys: Sequence[Key]) -> str:
     return f"{what}-{hashlib.sha256(repr(keys).encode()).hexdigest()[:12]}"
 
 
-def _batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+def batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Yield `items` in groups of up to `size`."""
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group

@@ -1,9 +1,10 @@
-"""Runs one job in its folder: holds the lock, keeps the status, trains, and closes with the report."""
+"""Runs jobs in their folders: holds the locks, keeps the status, trains, and closes with the report."""
 
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -11,29 +12,91 @@ from rich.console import Console
 from ltl import build, fit, report
 from ltl.callbacks.progress import RunProgress
 from ltl.dashboard.wandb_run import WandbRun
-from ltl.errors import Diverged, LtlError, Stopped
+from ltl.errors import Diverged, LtlError, Stopped, refused
+from ltl.experiment import Experiment
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 
-def launch(cfg: DictConfig, folder: Path, *, brief: bool = False) -> None:
-    """Train what `folder` does not hold yet, write its report, and print the closing table, or a line if `brief`."""
+def launch(cfg: DictConfig, folder: Path) -> None:
+    """Train what `folder` does not hold yet, write its report, and print the closing table."""
+    with suppress(Stopped), _going_on(cfg, folder), _on_disk(folder):
+        try:
+            train(cfg, folder, Console())
+        except Diverged:
+            with suppress(LtlError):  # there may be no finished round to report
+                _close(folder, brief=False)
+            raise
+        _close(folder, brief=False)
+
+
+def launch_together(jobs: Mapping[Path, DictConfig], sweep: Path) -> dict[Path, LtlError]:
+    """Train what the folders of jobs in `sweep` do not hold yet, as one stack if networks are to be stacked.
+
+    Each is reported in a line. Returns what went wrong, by folder.
+    """
+    errors: dict[Path, LtlError] = {}
+    with ExitStack() as locks:
+        runs: list[_Run] = []
+        for folder, cfg in jobs.items():
+            try:
+                with _on_disk(folder):
+                    locks.enter_context(lock(folder))
+                    like = runs[0].built if runs else None
+                    runs.append(_Run(cfg, build.experiment(cfg, folder, hardware_number=0, like=like)))
+            except LtlError as error:
+                errors[folder] = error
+        together = len(runs) > 1 and runs[0].built.together()
+        for group in [runs] if together else [[one] for one in runs]:
+            with suppress(Stopped), _going_on(group[0].cfg, sweep):
+                errors |= _launch(group, sweep)
+    return errors
+
+
+def _launch(runs: "Sequence[_Run]", sweep: Path) -> dict[Path, LtlError]:
+    """Train jobs of a sweep as one stack, and report each in a line; return what went wrong, by folder."""
+    names = [str(one.folder.resolve().relative_to(sweep.resolve())) for one in runs]
+    for one in runs:
+        one.beside = names if len(names) > 1 else one.beside
+    errors: dict[Path, LtlError] = {}
     try:
-        train(cfg, folder, Console())
+        with _on_disk(sweep):
+            lost = _train(runs, Console(), sweep if runs[0].beside else None)
+            errors = {one.folder: Diverged(why) for one, why in zip(runs, lost, strict=True) if why}
+            for one in runs:
+                with suppress(LtlError) if one.folder in errors else nullcontext():  # no finished round to report
+                    _close(one.folder, brief=True)
+    except LtlError as error:
+        errors |= {one.folder: error for one in runs if one.folder not in errors}
+    return errors
+
+
+@contextmanager
+def _going_on(cfg: DictConfig, folder: Path) -> Iterator[None]:
+    """Say how what is interrupted, or stops when its time is up, goes on."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other
         raise SystemExit(f"ltl: interrupted; `python -m ltl.run resume={folder}` goes on.") from None
     except Stopped:
         if rank() == 0:
             stop = f"hardware.stop_after={cfg.hardware.stop_after} is over"
             print(f"ltl: {stop}; `python -m ltl.run resume={folder}` goes on.")
-        return
-    except Diverged:
-        with suppress(LtlError):  # there may be no finished round to report
-            _close(folder, brief)
         raise
-    _close(folder, brief)
 
 
-def _close(folder: Path, brief: bool) -> None:
+@contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    """Make one line of what the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise LtlError(
+            f"the run in {folder} stopped: {refused(error)}. What it has finished is kept; when that is mended, "
+            f"`python -m ltl.run resume={folder}` goes on."
+        ) from error
+
+
+def _close(folder: Path, *, brief: bool) -> None:
     if rank() != 0:
         return
     written = report.write([folder])
@@ -50,30 +113,75 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
     with lock(folder):
-        built = build.experiment(cfg, folder, hardware_number=0)
+        one = _Run(cfg, build.experiment(cfg, folder, hardware_number=0))
+        one.check_alone()
+        [lost] = _train([one], console, None)
+    if lost:
+        raise Diverged(lost)
+
+
+def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None) -> list[str]:
+    """Train what the folders of `runs` do not hold yet, and keep their status; return why trials of each were lost."""
+    for one in runs:
+        one.begin()
+    state: State = "failed"
+    reason, lost = "interrupted by the user", [""] * len(runs)
+    try:
+        for one in runs:
+            for logger in one.built.loggers:
+                logger.log_hyperparams(build.plain(one.cfg))
+        built = [one.built for one in runs]
+        lost = fit.side_by_side(built, lambda steps: RunProgress(total_steps=steps, console=console), sweep)
+        state, reason = "done", ""
+    except Stopped:
+        state, reason = "interrupted", f"hardware.stop_after={runs[0].cfg.hardware.stop_after}"
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise
+    finally:
+        for one, why in zip(runs, lost, strict=True):
+            one.end("failed" if why else state, why or reason)
+    return lost
+
+
+State = Literal["done", "failed", "interrupted"]
+
+
+class _Run:
+    """One run in its folder, and what `status.json` says of it."""
+
+    def __init__(self, cfg: DictConfig, built: Experiment) -> None:
+        self.cfg, self.folder = cfg, built.folder
         cfg.hardware.stack = "together" if built.together() else "in_turn"  # a resume goes on in the same way
-        used = read_status(folder).get("hardware", []) if (folder / "status.json").exists() else []
+        before = read_status(self.folder) if (self.folder / "status.json").exists() else {}
+        used = before.get("hardware", [])
         if not used or used[-1] != build.used_hardware(cfg):
             used = [*used, build.used_hardware(cfg)]
-        built = replace(built, hardware_number=len(used) - 1)
-        known = {**build.status(built), "hardware": used}
-        write_atomic(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg).encode())
-        write_json(folder / "status.json", {"state": "running", "reason": None, **known})
-        state: Literal["done", "failed", "interrupted"] = "failed"
-        reason = "interrupted by the user"
-        try:
-            for logger in built.loggers:
-                logger.log_hyperparams(build.plain(cfg))
-            fit.run(built, lambda steps: RunProgress(total_steps=steps, console=console))
-            state, reason = "done", ""
-        except Stopped:
-            state, reason = "interrupted", f"hardware.stop_after={cfg.hardware.stop_after}"
-            raise
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            raise
-        finally:
-            write_json(folder / "status.json", {"state": state, "reason": reason or None, **known})
-            for logger in built.loggers:
-                if isinstance(logger, WandbRun):
-                    logger.close(state)
+        self.built = replace(built, hardware_number=len(used) - 1)
+        self.beside: list[str] = before.get("beside", [])  # the jobs of its sweep that it trains with
+        self.known: dict[str, Any] = {**build.status(self.built), "hardware": used}
+
+    def check_alone(self) -> None:
+        """LtlError if there is more to search, and the checkpoint is one of several jobs."""
+        if self.beside and fit.searching(self.built):
+            raise LtlError(
+                f"resume={self.folder} cannot go on alone, because it trains side by side with {len(self.beside) - 1} "
+                "other jobs: resume its sweep, which makes the same changes to all of them."
+            )
+
+    def begin(self) -> None:
+        """Note that it is running."""
+        write_atomic(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.cfg).encode())
+        self._write("running", None)
+
+    def end(self, state: State, reason: str) -> None:
+        """Note how it went."""
+        self._write(state, reason or None)
+        for logger in self.built.loggers:
+            if isinstance(logger, WandbRun):
+                logger.close(state)
+
+    def _write(self, state: str, reason: str | None) -> None:
+        beside = {"beside": self.beside} if self.beside else {}
+        write_json(self.folder / "status.json", {"state": state, "reason": reason, **beside, **self.known})

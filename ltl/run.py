@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ltl import overrides, resume, schema, shorthand, sweeps, usage
-from ltl.errors import LtlError
+from ltl.errors import LtlError, refused
 from ltl.results import rank
 
 _PACKAGED = Path(__file__).parent / "conf"  # inside a wheel
@@ -29,13 +29,20 @@ OmegaConf.register_new_resolver("ltl_job", sweeps.job_name, replace=True)
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    """Run one job in the folder that Hydra made for it."""
+    """Run one job in the folder that Hydra made for it, or note it if jobs of its sweep may train side by side."""
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     try:
-        if job.mode == RunMode.MULTIRUN and cfg.hardware.strategy == "ddp":  # its processes repeat the command line
+        if job.mode != RunMode.MULTIRUN:
+            run(cfg, folder)
+            return
+        if cfg.hardware.strategy == "ddp":  # its processes repeat the command line
             raise LtlError("hardware=ddp cannot be swept: start these runs one by one, or sweep on one process each.")
-        run(cfg, folder, brief=job.mode == RunMode.MULTIRUN)
+        _check(cfg)
+        if _in_turn(job):
+            Sweep.jobs[folder] = cfg
+        else:
+            _run_together({folder: cfg}, Path(job.sweep.dir), {})
     except LtlError as error:
         if job.mode == RunMode.MULTIRUN:  # the other jobs go on; cli() tells of this one when all have ended
             sweeps.failed(folder, error)
@@ -45,21 +52,40 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"ltl: {error}")
 
 
-def run(cfg: DictConfig, folder: Path, *, brief: bool = False) -> None:
-    """Check `cfg`, then run it in `folder`, and close `brief`ly in a sweep; LtlError for whatever the user can mend."""
+def _in_turn(job: HydraConf) -> bool:
+    """Return whether all jobs of a sweep are known, and run in this process, before any outcome is asked for."""
+    parts = (job.launcher._target_, job.sweeper._target_)
+    return all(name.endswith((".BasicLauncher", ".BasicSweeper")) for name in parts)
+
+
+def _check(cfg: DictConfig) -> None:
+    """LtlError for values that cannot be run."""
     schema.check(cfg)
     if cfg.plan:
         raise LtlError("plan=true belongs on the command line: set plan=false in the configuration.")
     os.environ.setdefault("OMP_WAIT_POLICY", cfg.hardware.wait_policy)  # read once, when PyTorch is imported
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Check `cfg`, then run it in `folder`; LtlError for whatever the user can mend."""
+    _check(cfg)
     from ltl.launch import launch
 
-    try:
-        launch(cfg, folder, brief=brief)
-    except OSError as error:
-        raise LtlError(
-            f"the run in {folder} stopped: {_reason(error)}. What it has finished is kept; when that is mended, "
-            f"`python -m ltl.run resume={folder}` goes on."
-        ) from error
+    launch(cfg, folder)
+
+
+def _run_together(jobs: Mapping[Path, DictConfig], sweep: Path, errors: dict[str, str]) -> None:
+    """Run jobs of the folder `sweep`, side by side where they can; what goes wrong is written into `errors`, by job."""
+    from ltl.build import stackable
+    from ltl.launch import launch_together
+
+    groups: dict[str, dict[Path, DictConfig]] = {}
+    for folder, cfg in jobs.items():
+        groups.setdefault(" ".join(sweeps.beside(folder)) or stackable(cfg), {})[folder] = cfg
+    for group in groups.values():
+        for folder, error in launch_together(group, sweep).items():
+            sweeps.failed(folder, error)
+            errors[str(folder.resolve().relative_to(sweep.resolve()))] = str(error)
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
@@ -67,7 +93,7 @@ def cli(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
     except (LtlError, OSError, HydraException) as error:
-        reason = _reason(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = refused(error) if isinstance(error, OSError) else " ".join(str(error).split())
         sys.exit(f"ltl: {reason}")
 
 
@@ -92,12 +118,14 @@ def _run(arguments: list[str]) -> None:
         sweeps.check(folder)
     failures: list[str] = []
     errors: dict[str, str] = {}
-    Sweep.folder = folder
+    Sweep.folder, Sweep.jobs = folder, {}
     try:
         if folder is not None:
-            sweeps.go_on(folder, arguments, CONF, partial(run, brief=True), errors)
+            Sweep.jobs = sweeps.missing(folder, arguments, CONF, errors)
         else:
             _begin()
+        if Sweep.folder is not None and Sweep.jobs:
+            _run_together(Sweep.jobs, Sweep.folder, errors)
     finally:
         if Sweep.folder is not None and Sweep.folder.is_dir():
             failures = sweeps.close(Sweep.folder, errors)
@@ -113,13 +141,9 @@ def _begin() -> None:
         main()
     except OSError as error:
         raise LtlError(
-            f"hydra.run.dir, or hydra.sweep.dir for a sweep, cannot be written: {_reason(error)}; choose another "
+            f"hydra.run.dir, or hydra.sweep.dir for a sweep, cannot be written: {refused(error)}; choose another "
             "folder, or mend that."
         ) from error
-
-
-def _reason(error: OSError) -> str:
-    return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
 
 
 def _plan(arguments: Sequence[str]) -> None:
@@ -136,9 +160,10 @@ def _plan(arguments: Sequence[str]) -> None:
 
 
 class Sweep(Callback):
-    """Writes the index of a sweep before its jobs begin, and remembers where it is; named in conf/config.yaml."""
+    """Writes the index of a sweep before its jobs begin, and remembers where they are; named in conf/config.yaml."""
 
     folder: Path | None = None
+    jobs: ClassVar[dict[Path, DictConfig]] = {}  # that wait until all are known
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the folder, in which this moment's time is written."""

@@ -3,7 +3,8 @@
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,25 +80,31 @@ def check(folder: Path) -> None:
     _planned(folder)
 
 
-def go_on(
-    folder: Path,
-    arguments: Sequence[str],
-    conf: Path,
-    run: Callable[[DictConfig, Path], None],
-    errors: dict[str, str],
-) -> None:
-    """Run what is missing of a sweep, job after job, by its own command lines and what a resume may change.
+def missing(folder: Path, arguments: Sequence[str], conf: Path, errors: dict[str, str]) -> dict[Path, DictConfig]:
+    """Return the jobs of a sweep that are to go on or to begin, by their folders, with what a resume may change.
 
-    What goes wrong is written into `errors`, by job.
+    All are to go on if rounds or controls are set; what goes wrong is written into `errors`, by job.
     """
     arguments = [*arguments, *searchpath(arguments, folder)]
+    more = any(one.startswith(("pruner.rounds=", "control", "draws=")) for one in resume.changes(arguments))
+    found: dict[Path, DictConfig] = {}
     for job in _jobs(folder, errors):
-        if job.state == "done":
+        if job.state == "done" and not more:
             continue
         try:
-            run(_configuration(folder / job.name, job.overrides, arguments, conf), folder / job.name)
+            found[folder / job.name] = _configuration(folder / job.name, job.overrides, arguments, conf)
         except LtlError as error:
             errors[job.name] = str(error)
+    return found
+
+
+def beside(folder: Path) -> list[str]:
+    """Return the names of all jobs of the stack that the job in `folder` trains in; none before it has begun."""
+    with suppress(LtlError):  # it is told of where the job goes on
+        if (folder / "status.json").is_file():
+            names: list[str] = read_status(folder).get("beside", [folder.name])
+            return names
+    return []
 
 
 def _configuration(folder: Path, overrides: Sequence[str], arguments: Sequence[str], conf: Path) -> DictConfig:

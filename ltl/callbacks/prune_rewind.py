@@ -1,6 +1,7 @@
 """The prune-rewind cycle in one `Trainer.fit`: train, prune, rewind, go on (DESIGN §5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -234,14 +235,26 @@ class PruneRewind(pl.Callback):
             self.optimizers_k = [{**state, "state": {}} for state in self.optimizers_k]
         self.schedulers_k = [deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
 
+    @contextmanager
+    def _spared(self, member: Search) -> Iterator[None]:
+        """Lose `member` alone to what cannot be pruned, as long as others are left."""
+        try:
+            yield
+        except LtlError as error:
+            if all(other.lost for other in self.members if other is not member):
+                raise
+            member.lost = str(error)
+
     def _hold(self) -> None:
         self._host().hold([member.current for member in self.members])
 
     def _prune_in_place(self, trainer: pl.Trainer) -> None:
         """Prune at the events of this very step and train on: survivors stay, their optimiser slots too."""
         host = self._host()
-        networks = zip(self.members, host.networks(), strict=True)
-        pruned = [member.prune_in_place(host.position, now) for member, now in networks]
+        pruned = []
+        for member, now in zip(self.members, host.networks(), strict=True):
+            with self._spared(member):
+                pruned.append(member.prune_in_place(host.position, now))
         if any(pruned):
             self._hold()
             self._zero_pruned(trainer)
@@ -252,7 +265,10 @@ class PruneRewind(pl.Callback):
         turn = host.position[0] + 1
         first = host.timeline.first[turn]
         for member, now in zip(self.members, host.networks(), strict=True):
-            member.next_round(cloned(now), length=host.timeline.length, first=first)
+            with self._spared(member):
+                member.next_round(cloned(now), length=host.timeline.length, first=first)
+            if member.current.round < turn:  # it was lost just now
+                member.next_round(now, length=host.timeline.length, first=first)
             with torch.no_grad():
                 for name, tensor in now.items():
                     tensor.copy_(member.current.theta[name])

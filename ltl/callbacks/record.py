@@ -26,7 +26,7 @@ class Member(Protocol):
     """One of the networks that are trained side by side."""
 
     init_sha256: str  # of `theta_0`
-    lost: bool  # whether its loss was no finite number: it is trained along, but not recorded any more
+    lost: str  # why it is trained along, but not recorded any more; "" as long as it is
 
     @property
     def current(self) -> Start:
@@ -48,12 +48,11 @@ class Cycle(Protocol):
 class Record(pl.Callback):
     """Keeps the evaluations of the round and hands on each finished round as rows, with its start.
 
-    `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(start, row, layers, now)`
-    writes those of a round, which ended with the weights `now`, before the checkpoint that holds them, so that a
-    resumed run writes the same ones again. `trials`
-    numbers the trial of each network; `hardware` counts the changes of hardware that resumes have made. Seconds are
-    shared evenly among the networks. `log(row, place)` takes each evaluation, at its place on an axis that runs on over
-    all fits of a run.
+    `begin(record)` is called once, with the rows of a checkpoint already taken up; `finish(number, start, row, layers,
+    now)` writes those of a round of network `number`, which ended with the weights `now`, before the checkpoint that
+    holds them, so that a resumed run writes the same ones again. `trials` numbers the trial of each network; `hardware`
+    counts the changes of hardware that resumes of its run have made. Seconds are shared evenly among the networks.
+    `log(number, row)` takes each evaluation.
     """
 
     def __init__(
@@ -61,20 +60,18 @@ class Record(pl.Callback):
         *,
         cycle: Cycle,
         trials: Sequence[int],
-        hardware: int,
+        hardware: Sequence[int],
         eval_batch: int,
         begin: Callable[["Record"], None],
-        finish: Callable[[Start, Row, list[Row], Tensors], None],
+        finish: Callable[[int, Start, Row, list[Row], Tensors], None],
         write: Callable[[], None],
-        log: Callable[[Row, int], None],
-        first_step: int,
+        log: Callable[[int, Row], None],
     ) -> None:
         self.cycle, self.trials, self.hardware, self.eval_batch = cycle, trials, hardware, eval_batch
         self.begin, self.finish, self.write, self.log_row = begin, finish, write, log
-        self.first_step = first_step  # on the loggers' axis
         self.curves: list[list[Row]] = [[] for _ in trials]
-        self.rows: list[Row] = []
-        self.layer_rows: list[Row] = []
+        self.rows: list[list[Row]] = [[] for _ in trials]
+        self.layer_rows: list[list[Row]] = [[] for _ in trials]
         self.steps_done = 0
         self.eval_seconds = 0.0
         self.lost: dict[int, str] = {}  # by number of the network, why
@@ -91,8 +88,8 @@ class Record(pl.Callback):
         """Take up the clock and the rows of a checkpoint, if there is one."""
         assert self._module is not None
         self._module.seconds = self._seconds
-        for number in self.lost:
-            self.cycle.members[number].lost = True
+        for number, reason in self.lost.items():
+            self.cycle.members[number].lost = reason
         self.begin(self)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,10 +118,8 @@ class Record(pl.Callback):
         self.latest = list(points.values())
         for number, point in points.items():
             self.curves[number].append(point)
-            place = self.first_step + done * len(losses) + number  # every network has its own
-            self.log_row(
-                {**self._identity(number, self.cycle.members[number].current), "total_step": done, **point}, place
-            )
+            start = self.cycle.members[number].current
+            self.log_row(number, {**self._identity(number, start), "total_step": done, **point})
         self.eval_seconds += time.perf_counter() - begun
         if module.position[1] == module.timeline.length:
             self._finish(module, trainer)
@@ -148,15 +143,16 @@ class Record(pl.Callback):
         return {"trial": self.trials[number], "arm": start.arm, "draw": start.draw, "round": start.round}
 
     def _find_lost(self, losses: Sequence[float], step: int) -> None:
-        """Mark the networks whose loss is no finite number; Diverged if no other is left."""
+        """Mark networks that could not be pruned or whose loss is no finite number; Diverged if no other is left."""
         for number, (member, loss) in enumerate(zip(self.cycle.members, losses, strict=True)):
-            if not math.isfinite(loss) and number not in self.lost:
-                start = member.current
-                self.lost[number] = (
+            start = member.current
+            if not math.isfinite(loss) and not member.lost:
+                member.lost = (
                     f"the training loss is {loss} before step {step} of round {start.round} ({start.arm}, trial "
                     f"{self.trials[number]}): lower optimizer.lr, or set clip=1.0; finished rounds are kept."
                 )
-                member.lost = True
+            if member.lost:
+                self.lost.setdefault(number, member.lost)
         if len(self.lost) == len(losses):
             raise Diverged(next(iter(self.lost.values())))
 
@@ -226,15 +222,15 @@ class Record(pl.Callback):
             "eval_seconds": self.eval_seconds / len(self.trials),
             "init_sha256": member.init_sha256,
             "mask_sha256": mask_sha256(start.masks),
-            "hardware": self.hardware,
+            "hardware": self.hardware[number],
             **(start.scored.sampled if start.scored else {}),
         }
         layers = [
             {**self._identity(number, start), **layer} for layer in layer_rows(now, start, member.theta_0, on_path)
         ]
-        self.rows.append(row)
-        self.layer_rows += layers
-        self.finish(start, row, layers, now)
+        self.rows[number].append(row)
+        self.layer_rows[number] += layers
+        self.finish(number, start, row, layers, now)
 
 
 def _early_stop(curve: Sequence[Row], length: int) -> Row:

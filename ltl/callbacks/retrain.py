@@ -18,7 +18,7 @@ class Given:
         self.make = make
         self.start: Start | None = None
         self.init_sha256 = ""
-        self.lost = False
+        self.lost = ""
 
     @property
     def current(self) -> Start:

@@ -40,7 +40,7 @@ class Supermask:
         self.events = [event for event in events if event.round == turn]
         self.theta_0: Tensors = {}
         self.init_sha256 = ""
-        self.lost = False
+        self.lost = ""
         self.start: Start | None = None
         self.fresh: Tensors = {}
         self._counts: list[tuple[int, dict[str, int]]] = []  # weights to keep by layer, from a step on

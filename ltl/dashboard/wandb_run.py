@@ -105,7 +105,14 @@ class WandbRun(Logger):
         import wandb
 
         try:
-            run = wandb.init(dir=self.folder, id=self.version, resume="allow", mode=self.mode, **self.about)
+            run = wandb.init(
+                dir=self.folder,
+                id=self.version,
+                resume="allow",
+                mode=self.mode,
+                reinit="create_new",  # jobs of a sweep train side by side
+                **self.about,
+            )
         except wandb.Error as error:
             raise LtlError(
                 f"logger.wandb cannot open a run: {_first_line(error)}; mend that, or choose "

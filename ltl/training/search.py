@@ -34,7 +34,7 @@ class Search:
     ) -> None:
         self.pruner, self.events, self.seed, self.initialise = pruner, list(events), seed, initialise
         self.start: Start | None = None
-        self.lost = False
+        self.lost = ""  # why nothing more is learned from it
         self.theta_0: Tensors = {}
         self.init_sha256 = ""
         self.theta_k: Tensors | None = None  # as long as it is None, the rewind point is θ₀
