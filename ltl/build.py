@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -21,11 +22,13 @@ from pytorch_lightning.loggers import Logger
 from ltl import lengths, schema
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
-from ltl.experiment import Experiment, Hardware, Seeds
+from ltl.experiment import Experiment
+from ltl.hardware import Hardware
 from ltl.pruning.pruner import Pruner, Replacement
-from ltl.rng import generator
+from ltl.rng import Seeds, generator
 from ltl.tickets import find
 from ltl.training.controls import Control
+from ltl.training.scoring import Scoring
 
 _PRUNER = {
     "criterion": ("evidence",),
@@ -99,7 +102,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
         seeds=Seeds(seed=cfg.seed, **cfg.seeds),
         trials=cfg.trials,
         controls={
-            str(arm): _control(str(arm), control, cfg.seeds.order_by_round) for arm, control in cfg.control.items()
+            str(arm): _control(str(arm), control, cfg.seeds.order_by_round, scored=cfg.pruner.get("scores") is not None)
+            for arm, control in cfg.control.items()
         },
         hardware=_hardware(cfg.hardware),
         loggers=[_logger(name, logger, folder) for name, logger in cfg.logger.items()],
@@ -108,6 +112,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
         settings=_settings(cfg),
         tickets=find(cfg.ticket) if cfg.ticket else [],
         ends=cfg.ends,
+        scoring=_scoring(cfg.pruner.scores, steps) if cfg.pruner.get("scores") is not None else None,
     )
     try:
         built.check()
@@ -210,15 +215,34 @@ def _pruner(cfg: DictConfig) -> Pruner:
     return Pruner(**part, momentum=cfg.momentum, lr=cfg.lr, replacement=replacement)
 
 
+def _scoring(cfg: DictConfig, steps: Callable[..., int]) -> Scoring:
+    length = steps(cfg.length, "pruner.scores.length")
+    lr_schedule = _instantiate(cfg.lr_schedule, "pruner.scores.lr_schedule", "length", "steps")
+    return Scoring(
+        estimator=_instantiate(cfg.estimator, "pruner.scores.estimator")(),
+        optimizer=_instantiate(cfg.optimizer, "pruner.scores.optimizer", "params"),
+        lr_schedule=lr_schedule(length=length, steps=partial(steps, key="pruner.scores.lr_schedule")),
+        length=length,
+        samples=cfg.samples,
+        batch_norm=cfg.batch_norm == "trained",
+    )
+
+
 def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise LtlError("hardware.accelerator=gpu needs a CUDA GPU and a PyTorch built for it; choose hardware=cpu.")
     return torch.device("cuda" if accelerator == "gpu" else "cpu")
 
 
-def _control(arm: str, cfg: DictConfig, order_by_round: str) -> Control:
-    repeats = cfg.data == "same" and (cfg.mask == "same" or (cfg.mask == "dense" and cfg.draws > 1))
-    if repeats and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same"):
+def _control(arm: str, cfg: DictConfig, order_by_round: str, *, scored: bool) -> Control:
+    again = cfg.mask in ("same", "dense") and cfg.draws > 1
+    repeats = (cfg.mask == "same" and not scored) or again  # where scores are trained, no ticket's weights have been
+    if (
+        repeats
+        and cfg.data == "same"
+        and cfg.get("train", True)
+        and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same")
+    ):
         raise LtlError(
             f"control={arm} trains the same weights with the same mask again, in the same data order: set "
             "seeds.order_by_round=fresh for another order in every draw."

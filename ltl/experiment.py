@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pytorch_lightning.loggers import Logger
@@ -15,59 +15,23 @@ from torch.optim import Optimizer
 
 from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.callbacks.retrain import Given, Retrain
+from ltl.callbacks.supermask import Supermask, TrainScores
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
+from ltl.hardware import Hardware
 from ltl.masks import Tensors, dense, kept, prunable
 from ltl.models.initialisers import WeightInit, initialise
 from ltl.models.scaling import smaller
 from ltl.models.stack import is_chain
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
-from ltl.tickets import Ticket, load
+from ltl.rng import Seeds
+from ltl.tickets import Ticket, load, start_of
 from ltl.training.controls import Control, control_start
+from ltl.training.scoring import Scoring, check_scoring
 from ltl.training.search import Search
 from ltl.training.start import Start, cloned
 from ltl.training.timeline import Timeline
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """The seed of each stream in trial 0; trial i adds i to those that are not pinned."""
-
-    seed: int
-    init: int | None
-    order: int | None
-    augmentation: int | None
-    mask: int | None
-    order_by_round: Literal["same", "fresh"]
-
-    def of(self, stream: Literal["init", "order", "augmentation", "mask"], trial: int) -> int:
-        """Return the seed of `stream` in `trial`."""
-        pinned: int | None = getattr(self, stream)
-        return self.seed + trial if pinned is None else pinned
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """How the machine is used; nothing here decides a result except precision and the number of processes."""
-
-    accelerator: Literal["cpu", "gpu"]
-    devices: int
-    strategy: str
-    precision: Literal["32-true", "64-true", "bf16-mixed"]
-    memory_format: Literal["contiguous", "channels_last"]
-    deterministic: bool | Literal["warn"]
-    chunk: int
-    eval_batch: int
-    checkpoint_every: float
-    stack: Literal["together", "in_turn", "auto"]
-    stack_size: int
-    sparse_below: float
-    sparse_inputs_below: float
-    graph: bool
-    compile: bool
-    stop_after: float  # seconds
-
 
 _NUMBERS = ("trial", "round", "rewind_step", "search_steps")  # of a ticket's metadata
 Key = tuple[int, str, int, int]  # a row: trial, arm, draw, round
@@ -77,7 +41,7 @@ Key = tuple[int, str, int, int]  # a row: trial, arm, draw, round
 class Network:
     """One network of a job, with the rows that it will write, a turn each."""
 
-    member: Search | Given
+    member: Search | Given | Supermask
     keys: tuple[Key, ...]
 
     @property
@@ -95,9 +59,10 @@ class Job:
     model: Callable[[], "partial[nn.Module]"]  # called when its turn comes
     dataset: Dataset
     timeline: Timeline
-    make_cycle: Callable[..., PruneRewind | Retrain]
+    make_cycle: Callable[..., PruneRewind | Retrain | TrainScores]
     stacked: bool
     alike: Hashable  # what jobs of several runs must share to train as one; None: it trains by itself
+    scoring: Scoring | None = None  # how scores are trained, if they are
 
     @property
     def arm(self) -> str:
@@ -116,7 +81,7 @@ class Job:
     @property
     def searches(self) -> bool:
         """Whether its networks go through rounds together, and no row of one can be done without the others."""
-        return self.make_cycle is not Retrain
+        return self.scoring is None and self.make_cycle is not Retrain
 
 
 @dataclass(frozen=True)
@@ -149,6 +114,7 @@ class Experiment:
     settings: Mapping[str, Any]  # that a checkpoint must share: all that decides a training, by key
     tickets: Sequence[Path]  # given: they are trained, and nothing is searched
     ends: bool  # keep the weights that every training ends with
+    scoring: Scoring | None  # of supermasks: round 0 alone is then a search
 
     def check(self) -> None:
         """Build the network without allocating it and prune once; LtlError for what does not fit together."""
@@ -164,6 +130,12 @@ class Experiment:
         for event in events[:1]:
             scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
             self.pruner.allocation(scores, dense(scores), event.target)
+        if self.scoring:
+            if self.rewind_step:
+                raise LtlError(
+                    "pruner.rewind_to is not possible with pruner.scores: weights stay as drawn; set it to 0it."
+                )
+            check_scoring(self.pruner, events, shapes)
 
     def _check_tickets(self) -> None:
         seen: dict[tuple[int, int], Path] = {}
@@ -202,10 +174,12 @@ class Experiment:
         elif self.together():
             for group in batched(range(self.trials), self.hardware.stack_size):
                 yield from self._search(group, done)
+            yield from self._supermasks(range(self.trials), done)
             yield from self._controls(self._found(range(self.trials)), done)
         else:
             for trial in range(self.trials):
                 yield from self._search([trial], done)
+                yield from self._supermasks([trial], done)
                 yield from self._controls(self._found([trial]), done)
 
     def ticket_path(self, trial: int, turn: int) -> Path:
@@ -221,8 +195,8 @@ class Experiment:
         return {(trial, turn): self.ticket_path(trial, turn) for trial in trials for turn in range(self.rounds + 1)}
 
     def _search(self, trials: Sequence[int], done: Callable[[Key], bool]) -> Iterator[Job]:
-        events = self._events()
-        first = (0,) + (self.rewind_step,) * self.rounds
+        rounds, events = (0, []) if self.scoring else (self.rounds, self._events())
+        first = (0,) + (self.rewind_step,) * rounds
         marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
         idle = frozenset((event.round, event.step) for event in events if event.replaces)
         networks = tuple(
@@ -233,7 +207,7 @@ class Experiment:
                     seed=self.seeds.of("mask", trial),
                     initialise=partial(self._initial, self.model),
                 ),
-                tuple((trial, "ticket", 0, turn) for turn in range(self.rounds + 1)),
+                tuple((trial, "ticket", 0, turn) for turn in range(rounds + 1)),
             )
             for trial in trials
         )
@@ -253,6 +227,23 @@ class Experiment:
         if not all(map(done, job.keys)):
             yield job
 
+    def _supermasks(self, trials: Sequence[int], done: Callable[[Key], bool]) -> Iterator[Job]:
+        """Yield the jobs that look for the supermasks of the rounds after the dense one, each by itself."""
+        how = self.scoring
+        if how is None:
+            return
+        events, cycle = self._events(), partial(TrainScores, scoring=how, eval_batch=self.hardware.eval_batch)
+        make = partial(Supermask, pruner=self.pruner, scoring=how, events=events)
+        make = partial(make, initialise=partial(self._initial, self.model))
+        timeline = replace(self._timeline([0], frozenset((0, event.step) for event in events)), length=how.length)
+        keys = [(trial, "ticket", 0, turn) for turn in range(1, self.rounds + 1) for trial in trials]
+        for group in self._groups([key for key in keys if not done(key)]):
+            members = [make(turn=turn, seed=self.seeds.of("mask", trial)) for trial, _, _, turn in group]
+            networks = tuple(Network(member, (key,)) for member, key in zip(members, group, strict=True))
+            yield Job(
+                _name("scores", group), networks, lambda: self.model, self.dataset, timeline, cycle, True, None, how
+            )
+
     def _branches(self, done: Callable[[Key], bool]) -> Iterator[Job]:
         found: dict[tuple[int, int], Path] = {}
         for path in self.tickets:
@@ -271,7 +262,7 @@ class Experiment:
     def _given(self, path: Path) -> Start:
         ticket = self._fitting(path)
         turn, step, search_steps = (_number(ticket, name) for name in ("round", "rewind_step", "search_steps"))
-        return Start("ticket", 0, turn, ticket.masks, ticket.state, ticket.fills, step, search_steps)
+        return Start("ticket", 0, turn, ticket.masks, start_of(ticket), ticket.fills, step, search_steps)
 
     def _controls(self, found: Mapping[tuple[int, int], Path], done: Callable[[Key], bool]) -> Iterator[Job]:
         for arm, control in self.controls.items():
@@ -287,13 +278,15 @@ class Experiment:
             ]
             dataset = self.clean if control.data == "clean" else self.dataset
             if control.network == "same":
-                yield from self._retrained(members, lambda: self.model, dataset, done)
+                yield from self._retrained(members, lambda: self.model, dataset, done, train=control.train)
                 continue
             for turn in sorted({turn for _, turn in wanted}):
                 paths = {trial: found[trial, at] for trial, at in wanted if at == turn}
                 for group in self._of_one_size(paths.values()):
                     alike = [one for one in members if one[0][3] == turn and paths[one[0][0]] in group]
-                    yield from self._retrained(alike, partial(self._small, group[0]), dataset, done, own_network=True)
+                    yield from self._retrained(
+                        alike, partial(self._small, group[0]), dataset, done, train=control.train, own_network=True
+                    )
 
     def _of_one_size(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Return the tickets of one round, those together that keep as many weights; all those of one search do."""
@@ -311,21 +304,25 @@ class Experiment:
         dataset: Dataset,
         done: Callable[[Key], bool],
         *,
+        train: bool = True,
         own_network: bool = False,
     ) -> Iterator[Job]:
-        """Yield the jobs that train `members` (key, first step, start): side by side, or one by one."""
-        together = self.together()
+        """Yield the jobs that train `members` (key, first step, start), or only evaluate them, side by side or not."""
         for step in sorted({first for _, first, _ in members}):
             timeline = self._timeline([step])
             left = [(key, make) for key, first, make in members if first == step and not done(key)]
             left.sort(key=lambda member: member[0][3])  # by round: networks of one density share a stack
-            for group in batched(left, self.hardware.stack_size if together else 1):
+            if not train:  # one step at which the optimiser does nothing
+                timeline = replace(timeline, length=step + 1, idle=frozenset({(0, step)}))
+            for group in self._groups(left):
                 networks = tuple(Network(Given(make), (key,)) for key, make in group)
-                # Named for all its networks: a resume that adds controls may form other groups.
-                digest = hashlib.sha256(repr([key for key, _ in group]).encode()).hexdigest()[:12]
-                arm = group[0][0][1]
-                alike = None if own_network else ("retrain", arm, timeline, id(dataset))
-                yield Job(f"{arm}-{digest}", networks, model, dataset, timeline, Retrain, together, alike)
+                name = _name(group[0][0][1], [key for key, _ in group])
+                alike = None if own_network else ("retrain", group[0][0][1], timeline, id(dataset))
+                yield Job(name, networks, model, dataset, timeline, Retrain, self.together(), alike)
+
+    def _groups(self, items: Sequence[Any]) -> Iterator[list[Any]]:
+        """Yield `items` in groups that train side by side, or one by one."""
+        return batched(items, self.hardware.stack_size if self.together() else 1)
 
     def _rewind_step(self, path: Path) -> int:
         return _number(load(path), "rewind_step") if self.tickets else self.rewind_step
@@ -354,7 +351,8 @@ class Experiment:
         return ticket
 
     def _events(self) -> list[Event]:
-        return self.schedule(rounds=self.rounds, rate=self.rate, length=self.length, rewind_step=self.rewind_step)
+        length = self.scoring.length if self.scoring else self.length
+        return self.schedule(rounds=self.rounds, rate=self.rate, length=length, rewind_step=self.rewind_step)
 
     def _skeleton(self) -> nn.Module:
         with torch.device("meta"):
@@ -386,6 +384,11 @@ class Experiment:
 
 def _number(ticket: Ticket, name: str) -> int:
     return int(ticket.metadata[name])
+
+
+def _name(what: str, keys: Sequence[Key]) -> str:
+    """Return the name of a job, told by all its networks: a resume that adds controls may form other groups."""
+    return f"{what}-{hashlib.sha256(repr(keys).encode()).hexdigest()[:12]}"
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -30,7 +30,7 @@ from ltl.rng import generator
 from ltl.tickets import Ticket, save
 from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
-from ltl.training.start import Start, cloned
+from ltl.training.start import Scored, Start, cloned
 from ltl.training.tables import Table
 from ltl.training.timeline import Position
 
@@ -195,6 +195,7 @@ def _train(fit: _Fit, last_round: int, deadline: float, display: RunProgress) ->
     """Train one fit, and note which trials were lost on the way."""
     job, networks, runs = fit.job, fit.networks, fit.runs()
     experiment = runs[0].experiment
+    recipe = job.scoring or experiment
     cycle = job.make_cycle(members=[network.member for _, network in networks])
     model = job.model()
     module = MaskedTraining(
@@ -202,8 +203,8 @@ def _train(fit: _Fit, last_round: int, deadline: float, display: RunProgress) ->
         streams=[_streams(owner.experiment, job.dataset, network.trial) for owner, network in networks],
         dataset=job.dataset,
         timeline=job.timeline,
-        optimizer=experiment.optimizer,
-        lr_schedule=experiment.lr_schedule,
+        optimizer=recipe.optimizer,
+        lr_schedule=recipe.lr_schedule,
         clip=experiment.clip,
         sparse_below=experiment.hardware.sparse_below,
         sparse_inputs_below=experiment.hardware.sparse_inputs_below,
@@ -333,4 +334,12 @@ def _ticket(experiment: Experiment, start: Start, row: Row) -> Ticket:
         "search_steps": str(start.search_steps),
         **{name: str(row[name]) for name in (*measured, *accuracies) if row.get(name) is not None},
     }
-    return Ticket(masks=start.masks, state=start.theta, metadata=metadata, gains={}, fills=start.fills)
+    scored = start.scored or Scored({}, {}, {})
+    return Ticket(
+        masks=start.masks,
+        state=start.theta,
+        metadata=metadata,
+        gains=scored.gains,
+        fills=start.fills,
+        probabilities=scored.probabilities,
+    )

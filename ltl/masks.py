@@ -1,6 +1,7 @@
 """Masks m ∈ {0,1}: which weights are prunable, how many are kept, and how masks are packed, hashed and shuffled."""
 
 import hashlib
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -41,6 +42,15 @@ def total(masks: Masks) -> int:
 def density(masks: Masks) -> float:
     """Return the fraction of prunable weights kept."""
     return kept(masks) / total(masks)
+
+
+def mask_bits(masks: Masks) -> float:
+    """Return log₂ of the number of masks that keep as many weights in each layer: the bits that tell which it is."""
+    return sum(_log2_choose(mask.numel(), int(torch.count_nonzero(mask))) for mask in masks.values())
+
+
+def _log2_choose(whole: int, part: int) -> float:
+    return (math.lgamma(whole + 1) - math.lgamma(part + 1) - math.lgamma(whole - part + 1)) / math.log(2)
 
 
 def distance(one: Masks, other: Masks) -> float:

@@ -62,6 +62,7 @@ _SCHEMA: dict[str, Allowed] = {
     "recipe.milestones": _LENGTHS,
     "recipe.augment": _SWITCH,
     "recipe.rewind_to": _LENGTH,
+    "recipe.scores_length": _ROUND,
     "pruner.name": _TEXT,
     "pruner.rounds": whole(0, " of prunings", most=_MANY),
     "pruner.rate": number(
@@ -108,6 +109,7 @@ _SCHEMA: dict[str, Allowed] = {
         "all, or a list of rounds such as [3,7,12]",
     ),
     "control.*.draws": whole(1, most=_MANY),
+    "control.*.train": _SWITCH,
     "optimizer.lr": _NOT_NEGATIVE,
     "optimizer.betas": Allowed(
         lambda value: isinstance(value, list) and len(value) == 2 and all(is_number(b) and 0 <= b < 1 for b in value),
@@ -138,6 +140,10 @@ _SCHEMA: dict[str, Allowed] = {
     "pruner.schedule.fraction": _FRACTION,
     "pruner.schedule.looks": whole(1),
     "pruner.schedule.distance": _FRACTION,
+    "pruner.scores.estimator.rescale": _SWITCH,
+    "pruner.scores.length": _ROUND,
+    "pruner.scores.samples": whole(0, " of masks", most=_MANY),
+    "pruner.scores.batch_norm": choice("frozen", "trained"),
     "pruner.replacement.redistribute": _SWITCH,
     "pruner.replacement.grow.momentum": _DECAY,
     "pruner.replacement.grow.batches": whole(1),
@@ -208,13 +214,22 @@ MAY_CHANGE = ("logger", "hardware", "report", "tags")  # on a resume
 _PARTS = ("criterion", "allocation", "schedule", "survivors", "filler")
 _WHOLE = ("optimizer", "lr_schedule", "initialiser", "model", "dataset", "corruption")
 _TARGETS = (*_WHOLE, *(f"pruner.{part}" for part in _PARTS))
-_REPLACEMENT = ("drop", "grow", "redistribute")  # all of them, or none
+_OPTIONAL = {  # sections of pruner: all of the keys, or none
+    "replacement": ("drop", "grow", "redistribute"),
+    "scores": ("estimator", "optimizer", "lr_schedule", "length", "samples", "batch_norm"),
+}
+_EXAMPLE = {"replacement": "rigl", "scores": "edge_popup"}
+_OWN = ("replacement.drop", "replacement.grow", "scores.estimator", "scores.optimizer", "scores.lr_schedule")
 _FREE = (
-    *(f"{section}." for section in (*_TARGETS, "pruner.replacement.drop", "pruner.replacement.grow")),
+    *(f"{section}." for section in (*_TARGETS, *(f"pruner.{part}" for part in _OWN))),
     *("logger.", "claim."),
 )
 _REQUIRED = (
-    *(key for key in _SCHEMA if "*" not in key and not key.startswith(("recipe.", "pruner.replacement.", *_FREE))),
+    *(
+        key
+        for key in _SCHEMA
+        if "*" not in key and not key.startswith(("recipe.", "pruner.replacement.", "pruner.scores.", *_FREE))
+    ),
     *(f"{section}._target_" for section in _TARGETS),
     *("model.name", "dataset.name", "corruption.name", "lr_schedule.warmup"),
 )
@@ -276,6 +291,8 @@ def _check_value(key: str, value: Any, allowed: Allowed) -> None:
 
 
 def _allowed(key: str) -> Allowed | None:
+    if key.startswith(("pruner.scores.optimizer.", "pruner.scores.lr_schedule.")):
+        key = key.removeprefix("pruner.scores.")  # they take what those of the weights take
     patterns = (pattern for pattern in _SCHEMA if pattern == key or ("*" in pattern and fnmatchcase(key, pattern)))
     return next((_SCHEMA[pattern] for pattern in patterns), None)
 
@@ -320,12 +337,14 @@ def _check_together(plain: dict[str, Any]) -> None:
     length, rewind = (lengths.parse(text, "") for text in (plain["length"], plain["pruner"]["rewind_to"]))
     if rewind.unit == length.unit and rewind.value >= length.value:
         raise beyond_the_end(plain["pruner"]["rewind_to"], plain["length"])
-    replacement = plain["pruner"].get("replacement")
-    for name in _REPLACEMENT if replacement is not None else ():
-        if name not in replacement:
-            raise LtlError(
-                f"pruner.replacement.{name} is missing: write drop, grow and redistribute, as pruner=rigl does."
-            )
+    for section, names in _OPTIONAL.items():
+        given = plain["pruner"].get(section)
+        for name in names if given is not None else ():
+            if name not in given:
+                raise LtlError(
+                    f"pruner.{section}.{name} is missing: write {', '.join(names[:-1])} and {names[-1]}, as "
+                    f"pruner={_EXAMPLE[section]} does."
+                )
     schedule = plain["pruner"]["schedule"]
     if schedule.get("begin", 0) > schedule.get("end", 1):
         raise LtlError(

@@ -182,7 +182,8 @@ def _predictions(a: "Ticket", b: "Ticket", data: str) -> str:
 
 
 def _print_ticket(path: Path, ticket: "Ticket") -> None:
-    from ltl.masks import kept, total
+    from ltl.masks import kept, mask_bits, total
+    from ltl.tickets import is_binary
 
     console = _console()
     console.print(_plain(str(path)), soft_wrap=True)
@@ -197,6 +198,9 @@ def _print_ticket(path: Path, ticket: "Ticket") -> None:
     console.print(_table(["layer", "shape", "weights", "kept", "density", ""], rows, last_is_total=True))
     others = [value.numel() for name, value in ticket.state.items() if name not in ticket.masks]
     console.print(f"unmasked: {sum(others):,} values in {len(others)} parameters and buffers")
+    if is_binary(ticket):
+        bits, signs = mask_bits(ticket.masks), kept(ticket.masks)
+        console.print(f"binary: {signs:,} signs and {bits:,.0f} bits of mask, {bits + signs:,.0f} bits in all")
     console.print(f"sha256 {ticket.metadata['sha256']} (checked)", soft_wrap=True)
 
 

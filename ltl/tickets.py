@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from ltl.results import write_atomic
 
 FORMAT = "ltl-ticket/1"
 
-_KINDS = ("mask", "theta", "gain", "fill")
+_KINDS = ("mask", "theta", "gain", "fill", "probability")
+_SIGN = "sign"  # bits in the place of a masked weight's theta that is 1 or −1 everywhere
+_SIGNED = "signs"  # metadata: the shapes of these
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Ticket:
     """A mask and the weights its survivors are set back to, with provenance.
 
     `masks` (bool) and `fills` are keyed by the name of the weight, `gains` by its layer (the name without `.weight`);
-    `state` holds every parameter and buffer at the rewind point, unmasked. Metadata values are strings; a loaded
-    ticket's also hold `format` and `sha256`, which `save` sets itself.
+    `state` holds every parameter and buffer at the rewind point, unmasked; `probabilities` are those of keeping each
+    weight, by name, where a mask was learned by them. Metadata values are strings; a loaded ticket's also hold `format`
+    and `sha256`, which `save` sets itself.
     """
 
     masks: Masks
@@ -36,34 +39,48 @@ class Ticket:
     metadata: dict[str, str]
     gains: Tensors
     fills: Tensors
+    probabilities: Tensors = field(default_factory=dict)
+
+
+def start_of(ticket: Ticket) -> Tensors:
+    """Return what training a ticket begins from, before it is masked: θ, times the gains of its layers."""
+    state = dict(ticket.state)
+    for name in ticket.masks:
+        gain = ticket.gains.get(_layer(name))
+        state[name] = state[name] if gain is None else (gain * state[name]).to(state[name].dtype)
+    return state
 
 
 def effective(ticket: Ticket) -> Tensors:
     """Return the ticket's network as a state dict: gain·(m ⊙ θ) + fill·(1 − m) for masked weights, θ for the rest."""
-    state = dict(ticket.state)
+    state = start_of(ticket)
     for name, mask in ticket.masks.items():
-        theta = ticket.state[name]
-        gain = ticket.gains.get(_layer(name))
-        scaled = theta if gain is None else (gain * theta).to(theta.dtype)
-        state[name] = torch.where(mask, scaled, ticket.fills.get(name, torch.zeros_like(theta)))
+        state[name] = torch.where(mask, state[name], ticket.fills.get(name, torch.zeros_like(state[name])))
     return state
 
 
 def save(ticket: Ticket, path: Path) -> None:
     """Write `ticket` to `path`, whole or not at all; the same ticket always gives the same bytes.
 
-    LtlError if masks, gains or fills do not fit the weights.
+    Masked weights that are 1 or −1 everywhere are written as bits. LtlError if masks, gains or fills do not fit the
+    weights.
     """
     _check(ticket, str(path))
-    parts = {"mask": ticket.masks, "theta": ticket.state, "gain": ticket.gains, "fill": ticket.fills}
+    signs = {name: ticket.state[name] for name in ticket.masks if _is_binary(ticket.state[name])}
+    parts = dict(zip(_KINDS, _parts(ticket), strict=True))
     tensors = {
         f"{kind}/{name}": pack(value)
         if kind == "mask"
         else value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for kind, part in parts.items()
         for name, value in part.items()
+        if kind != "theta" or name not in signs
     }
+    tensors |= {f"{_SIGN}/{name}": pack(value > 0) for name, value in signs.items()}
     metadata = {**ticket.metadata, "format": FORMAT}
+    metadata.pop(_SIGNED, None)
+    if signs:
+        metadata[_SIGNED] = json.dumps({name: list(value.shape) for name, value in signs.items()})
     metadata["sha256"] = _sha256(tensors, metadata)
     content = tensors_to_bytes(tensors, metadata)
     start = 8 + int.from_bytes(content[:8], "little")
@@ -89,17 +106,23 @@ def load(path: Path) -> Ticket:
     whole = content.startswith(_header_bytes(header)) and metadata.get("sha256") == _sha256(tensors, metadata)
     if not whole:
         raise LtlError(f"{where}: was altered: its content does not match its sha256; get an unaltered copy.")
-    parts: dict[str, Tensors] = {kind: {} for kind in _KINDS}
+    parts: dict[str, Tensors] = {kind: {} for kind in (*_KINDS, _SIGN)}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
         if kind not in parts or not name:
-            raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows mask/, theta/, gain/ and fill/ only.")
+            raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows {', '.join(f'{kind}/' for kind in parts)} only.")
         parts[kind][name] = tensor
+    parts["theta"] |= _signs(parts[_SIGN], metadata.get(_SIGNED, "{}"), where)
     packed = sorted(parts["mask"].items(), key=lambda item: _natural(item[0]))
     masks = {name: _unpacked(bits, name, parts["theta"], where) for name, bits in packed}
-    ticket = Ticket(masks=masks, state=parts["theta"], metadata=metadata, gains=parts["gain"], fills=parts["fill"])
+    ticket = Ticket(masks, parts["theta"], metadata, parts["gain"], parts["fill"], parts["probability"])
     _check(ticket, str(path))
     return ticket
+
+
+def is_binary(ticket: Ticket) -> bool:
+    """Return whether every masked weight is 1 or −1, times the gain of its layer."""
+    return all(map(_is_binary, (ticket.state[name] for name in ticket.masks)))
 
 
 def find(text: str) -> list[Path]:
@@ -160,6 +183,10 @@ def _why_none(text: str, folder: str) -> str:
     return "no such file or run folder; give a file, 'run folder@round' or a glob."
 
 
+def _parts(ticket: Ticket) -> tuple[Tensors, ...]:
+    return ticket.masks, ticket.state, ticket.gains, ticket.fills, ticket.probabilities
+
+
 def _natural(text: str) -> list[tuple[str, int]]:
     return [(part, int(digits or 0)) for part, digits in re.findall(r"(\D*)(\d*)", text)]
 
@@ -203,6 +230,22 @@ def _check_format(text: str, where: str) -> None:
         raise LtlError(f"{where}: has the newer format {text!r}; this ltl reads {FORMAT!r}: upgrade ltl.")
 
 
+def _is_binary(weight: torch.Tensor) -> bool:
+    return weight.dtype == torch.float32 and bool((weight.abs() == 1).all())
+
+
+def _signs(packed: Tensors, shapes: str, where: str) -> Tensors:
+    """Return 1 and −1 where bits say so; LtlError if these are not of the shapes that metadata names."""
+    try:
+        known = {name: torch.Size(shape) for name, shape in json.loads(shapes).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        known = {}
+    for name, bits in packed.items():
+        if name not in known or bits.dtype != torch.uint8 or bits.shape != (-(-known[name].numel() // 8),):
+            raise LtlError(f"{where}: the signs of {name!r} are not of the shape that its metadata names.")
+    return {name: unpack(bits, known[name]).float() * 2 - 1 for name, bits in packed.items()}
+
+
 def _unpacked(bits: torch.Tensor, name: str, state: Tensors, where: str) -> torch.Tensor:
     if name not in state:
         raise LtlError(f"{where}: has a mask of {name!r} but no weight of that name.")
@@ -231,6 +274,9 @@ def _check(ticket: Ticket, path: str) -> None:
         weight = ticket.state.get(name)
         if name not in ticket.masks or weight is None or fill.shape != weight.shape or fill.dtype != weight.dtype:
             raise LtlError(f"{where}: the fill of {name!r} must have the shape and type of a masked weight.")
+    for name, probability in ticket.probabilities.items():
+        if name not in ticket.masks or probability.shape != ticket.masks[name].shape:
+            raise LtlError(f"{where}: the probabilities of {name!r} must have the shape of a masked weight.")
     if ticket.metadata.get("mask_sha256", (sha := mask_sha256(ticket.masks))) != sha:
         raise LtlError(f"{where}: metadata mask_sha256 is of other masks; it must be {sha}.")
 

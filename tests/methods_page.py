@@ -14,8 +14,8 @@ HEAD = """# Pruning methods
 Each file in `conf/pruner/` is one published method: a point in the product criterion × allocation × schedule ×
 survivors × filler ([concepts](concepts.md)). `python -m ltl.run pruner=snip` runs one with everything else; the
 allocation may be changed by `allocation=global` and the like. *Search* is what finding the mask of the last of 16
-rounds has cost before the ticket's own training, in trainings of the dense network. Written by
-`python tests/methods_page.py`.
+rounds has cost before the ticket's own training, in trainings of the dense network; where scores are trained it is that
+training. Written by `python tests/methods_page.py`.
 
 | method | what and by whom | criterion | allocation | schedule | survivors | pruned entries | search | experiments |
 |---|---|---|---|---|---|---|---|---|
@@ -31,7 +31,7 @@ def page(composed: Any) -> str:
         cells = [
             f"`{path.stem}`",
             _paper(path),
-            _function(cfg.criterion),
+            _function(cfg.criterion) if cfg.get("scores") is None else f"scores: {_function(cfg.scores.estimator)}",
             _function(cfg.allocation),
             _function(cfg.schedule),
             _function(cfg.survivors),
@@ -56,6 +56,8 @@ def _function(section: DictConfig) -> str:
 
 def _search(cfg: DictConfig) -> str:
     rounds = 0 if cfg.rounds == 0 else ROUNDS
+    if cfg.get("scores") is not None:
+        return "1"
     events = instantiate(cfg.schedule)(rounds=rounds, rate=0.2, length=LENGTH, rewind_step=0)
     return f"{max((event.search_steps for event in events), default=0) / LENGTH:g}"
 

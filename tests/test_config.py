@@ -43,6 +43,8 @@ OPTIONS = {
         "shuffled_units",
         "shuffled_weights",
         "small_dense",
+        "trained",
+        "untrained",
     ],
     "corruption": ["none", "random_labels", "random_pixels", "subset"],
     "dataset": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist"],
@@ -65,11 +67,14 @@ OPTIONS = {
         "frankle2020_missing_the_mark",
         "frankle2020_resnet20",
         "lecun1990_obd",
+        "ramanujan2019_edge_popup",
         "renda2020_rewinding",
+        "strong_lth_width",
         "su2020_sanity_checks",
         "tanaka2020_synflow",
         "zhou2019_criteria",
         "zhou2019_signs",
+        "zhou2019_supermask",
         "zhou2019_zeros",
     ],
     "hardware": ["cpu", "ddp", "gpu", "gpu_bf16"],
@@ -100,6 +105,8 @@ OPTIONS = {
         "dense",
         "diff_sign",
         "early_bird",
+        "edge_popup",
+        "edge_popup_scaled",
         "finetune",
         "gradual",
         "grasp",
@@ -119,6 +126,7 @@ OPTIONS = {
         "magnitude_increase_same_sign",
         "magnitude_init",
         "movement",
+        "multi_prize",
         "noise",
         "optimal_brain_damage",
         "quantised",
@@ -138,12 +146,17 @@ OPTIONS = {
         "synflow_inverted",
         "zhou_constant",
         "zhou_freeze_init",
+        "zhou_heuristic",
         "zhou_reinit",
         "zhou_rescaled",
         "zhou_reshuffle",
         "zhou_signed_constant",
         "zhou_signed_reinit",
         "zhou_signed_reshuffle",
+        "zhou_supermask",
+        "zhou_supermask_constant",
+        "zhou_supermask_rescaled",
+        "zhou_supermask_rescaled_constant",
         "zhou_variant_1",
         "zhou_variant_1_random",
         "zhou_variant_1_reversed",
@@ -278,6 +291,8 @@ def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
     more = []
     if option == "matched":
         more = [f"pruner.allocation.like.ticket={launch('control=none', folder='found')}@2"]
+    if option == "trained":
+        more = ["pruner=edge_popup"]
     if "reordered" in option:
         more = ["seeds.order_by_round=fresh"]
     folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *more)
@@ -351,7 +366,7 @@ def test_every_experiment_builds_in_full(files: Path, name: str) -> None:
     built = build.experiment(cfg, files, hardware_number=0)
     asked = lengths.parse(cfg.length, "length")
     assert built.length == asked.steps(examples=len(built.dataset.train), batch=cfg.batch)
-    at_once = cfg.pruner.name == "dense" or cfg.pruner.rate > 0.5
+    at_once = cfg.pruner.name == "dense" or cfg.pruner.rate > 0.5 or cfg.pruner.get("scores") is not None
     assert built.rounds == cfg.pruner.rounds >= (0 if at_once else 6)
     assert OmegaConf.select(cfg, "claim.sentence")
 

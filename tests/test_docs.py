@@ -224,9 +224,10 @@ def test_every_option_and_key_is_documented() -> None:
         ("lr_schedule=milestones",),
         ("initialiser=orthogonal",),
         ("model=conv2",),
+        ("debug=fast",),
     ]
     combinations += [(f"pruner={name}",) for name in ("grasp", "optimal_brain_damage", "gradual", "early_bird", "snfs")]
-    pruners = ("large_final_same_sign", "zhou_reinit", "noise", "quantised", "zhou_variant_1")
+    pruners = ("large_final_same_sign", "zhou_reinit", "noise", "quantised", "zhou_variant_1", "zhou_supermask")
     combinations += [(f"pruner={pruner}",) for pruner in pruners]
     combinations += [
         (f"allocation={allocation}",) for allocation in ("uniform", "erdos_renyi", "smart_ratio", "matched")

@@ -21,6 +21,8 @@ KINDS = {
     "lenet": LENET,
     "lenet-sgd": (*LENET, "optimizer=sgd", "optimizer.lr=0.0625", "clip=1.0"),
     "frozen-fill": (*LENET, "pruner=zhou_freeze_init"),
+    "edge-popup": (*LENET, "pruner=edge_popup", "pruner.rounds=2"),
+    "probabilities": (*LENET, "pruner=zhou_supermask_rescaled", "pruner.rounds=2"),
     "resnet": SMALL,
     "resnet-bf16": (*SMALL, "hardware.precision=bf16-mixed", "hardware.memory_format=channels_last"),
 }

@@ -1,5 +1,6 @@
 """Masks: what is prunable, counts, bits, hashes and shuffles, against numpy."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from ltl.masks import (
     dense,
     density,
     kept,
+    mask_bits,
     mask_sha256,
     pack,
     prunable,
@@ -189,3 +191,10 @@ def test_a_shuffle_keeps_neither_places_nor_neighbours() -> None:
     assert 3 < statistic < 55  # 19 degrees of freedom: outside with a probability of 3e-5, at other seeds
     pairs = (drawn[:, 1:] & drawn[:, :-1]).sum(1).float().mean()
     assert abs(float(pairs) - 19 * 5 / 20 * 4 / 19) < 0.07  # 5 standard errors
+
+
+def test_mask_bits_count_the_masks_of_as_many_weights() -> None:
+    """log₂ of a product of binomials; nothing is to be told where all or none are kept."""
+    masks = {"a": torch.tensor([True, False, False, True, False]), "b": torch.tensor([True] * 7 + [False])}
+    assert mask_bits(masks) == pytest.approx(math.log2(10 * 8))
+    assert mask_bits({"a": torch.ones(3, dtype=torch.bool), "b": torch.zeros(3, dtype=torch.bool)}) == pytest.approx(0)

@@ -19,5 +19,7 @@ def test_every_pruner_has_words(name: str) -> None:
     assert method_name(run) in words
     assert method_name(run) != name or name in ("dense",)
     target = str(run.setting("pruner.survivors._target_")).rpartition(".")[2]
-    assert ("rewound to" in words) is (target == "rewound")
+    scored = run.setting("pruner.scores.length") is not None
+    assert words.startswith("supermask") is scored
+    assert ("rewound to" in words) is (target == "rewound" and not scored)
     assert words.startswith("pruned network") is (target == "trained")

@@ -48,6 +48,7 @@ REFUSED: dict[str, list[Any]] = {
     "recipe.milestones": LENGTHS,
     "recipe.augment": SWITCH,
     "recipe.rewind_to": LENGTH,
+    "recipe.scores_length": ROUND,
     "model._target_": WORD,
     "model._partial_": SWITCH,
     "model.name": WORD,
@@ -91,6 +92,11 @@ REFUSED: dict[str, list[Any]] = {
         [f"pruner.schedule.{name}" for name in ("begin", "end", "until", "fraction", "distance")], FRACTION
     ),
     **{f"pruner.schedule.{name}": [0, *WHOLE] for name in ("prunings", "every", "looks")},
+    "pruner.scores.estimator._target_": WORD,
+    "pruner.scores.estimator.rescale": SWITCH,
+    "pruner.scores.length": ROUND,
+    "pruner.scores.samples": [10_001, *WHOLE],
+    "pruner.scores.batch_norm": CHOICE,
     "pruner.replacement.redistribute": SWITCH,
     "pruner.replacement.grow.momentum": [1.0, *FRACTION],
     "pruner.replacement.grow.batches": [0, *WHOLE],
@@ -154,6 +160,7 @@ REFUSED: dict[str, list[Any]] = {
     "control.*.network": CHOICE,
     "control.*.rounds": [3, "3", "none", [0], [1.5], ["a"], None, {"a": 1}],
     "control.*.draws": [0, 10_001, *WHOLE],
+    "control.*.train": SWITCH,
 }
 FREE = ("claim", "logger.", "control", "logger")  # a published experiment's words; what a logger's own code checks
 
@@ -175,6 +182,8 @@ def pattern(key: str) -> str:
     parts = key.split(".")
     if parts[0] == "control" and len(parts) == 3:
         return f"control.*.{parts[2]}"
+    if key.startswith(("pruner.scores.optimizer.", "pruner.scores.lr_schedule.")):
+        return key.removeprefix("pruner.scores.")
     return "dataset.checksums" if key.startswith("dataset.checksums.") else key
 
 
@@ -335,6 +344,7 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
         ),
         (["pruner=set", "~pruner.replacement.drop"], r"^pruner\.replacement\.drop is missing: write drop, grow and"),
         (["pruner=rigl", "~pruner.replacement.redistribute"], r"^pruner\.replacement\.redistribute is missing"),
+        (["pruner=edge_popup", "~pruner.scores.samples"], r"^pruner\.scores\.samples is missing: write estimator, "),
         (["logger.csv=null"], r"^logger=.* is not possible: write logger=csv"),
         (["~recipe"], r"^[a-z._]+ cannot be resolved: Interpolation key 'recipe"),
         (["model.widths=???"], r"^model\.widths cannot be resolved: Missing mandatory value"),

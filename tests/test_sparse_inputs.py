@@ -95,7 +95,7 @@ def test_every_form_of_the_inputs_is_evaluated_alike(
     sparse = SparseChain(stack, masks)
 
     def judged(number: int, split: Split, form: Form) -> tuple[float, float]:
-        network = sparse.alone(number) if form == "columns" else stack.alone(number)
+        network = sparse.alone(number) if form == "columns" else stack.apart()[number]
         return evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, split, batch, form=form)[0]
 
     seen = set()
@@ -106,3 +106,19 @@ def test_every_form_of_the_inputs_is_evaluated_alike(
             for form in ("filled", "columns"):
                 assert judged(number, split, form) == pytest.approx(expected, rel=1e-12)  # type: ignore[arg-type]
     assert len(seen) == 4
+
+
+def test_only_chains_that_begin_with_a_linear_layer_take_sparse_inputs() -> None:
+    """A layer before it would have to see the zeros."""
+    linear = torch.nn.Linear(12, 6)
+    for layers, takes in (
+        ([torch.nn.Flatten(), linear], True),
+        ([torch.nn.Flatten(), torch.nn.Tanh(), linear], False),
+        ([torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), linear], False),
+    ):
+        assert Stack([torch.nn.Sequential(*layers)] * 2, stacked=True, compiled=False).takes_sparse is takes
+
+
+def test_a_split_knows_how_much_of_it_is_filled(inputs: Tensor) -> None:
+    expected = float((inputs != 0).double().mean())
+    assert Split(inputs, torch.zeros(EXAMPLES)).filled == pytest.approx(expected)

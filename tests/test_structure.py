@@ -17,12 +17,12 @@ MODULES = {
 # Ground floor first (docs/rooms.md). A room may import what is on a lower floor, or left of it on its own.
 FLOORS = (
     ("errors", "lengths", "rng", "allowed", "schema"),
-    ("masks", "sparse_inputs", "streams", "pruning", "comparison"),
+    ("masks", "sparse_inputs", "streams", "pruning", "supermasks", "comparison"),
     ("models", "datasets"),
     ("console", "results", "tickets", "torch_prune"),
     ("training", "callbacks"),
     ("report", "dashboard"),
-    ("experiment", "fit", "build", "rebuild", "instability"),
+    ("hardware", "experiment", "fit", "build", "rebuild", "instability"),
     ("overrides", "shorthand", "resume", "usage", "launch", "plan", "sweeps"),
     ("run", "ticket"),
 )
@@ -68,6 +68,7 @@ FORBIDDEN = {
     "allowed": ("torch", "pytorch_lightning", "hydra"),
     "masks": ("pytorch_lightning", "hydra", "omegaconf"),
     "pruning": ("pytorch_lightning", "hydra", "omegaconf"),
+    "supermasks": ("pytorch_lightning", "hydra", "omegaconf"),
     "models": ("pytorch_lightning", "hydra", "omegaconf"),
     "datasets": ("pytorch_lightning", "hydra", "omegaconf"),
     "training": ("hydra", "omegaconf"),

@@ -22,7 +22,15 @@ from ltl.pruning.evidence import Evidence
 Survivors = Callable[[Evidence, Masks], Tensors]
 PERMUTED = ["zhou_reinit", "zhou_reshuffle", "zhou_signed_reinit", "zhou_signed_reshuffle"]
 DRAWING = [*PERMUTED, "zhou_constant", "noise"]
-ALL = [*DRAWING, "zhou_signed_constant", "zhou_rescaled", "quantised", "zhou_variant_1", "zhou_variant_2"]
+ALL = [
+    *DRAWING,
+    "zhou_signed_constant",
+    "zhou_rescaled",
+    "edge_popup_scaled",
+    "quantised",
+    "zhou_variant_1",
+    "zhou_variant_2",
+]
 
 
 @cache
@@ -107,7 +115,7 @@ def test_only_prunable_weights_change(name: str) -> None:
         assert torch.equal(start[layer], value) is (layer == "norm.running_mean")
 
 
-@pytest.mark.parametrize("name", [*DRAWING, "zhou_signed_constant", "zhou_rescaled", "quantised"])
+@pytest.mark.parametrize("name", [*DRAWING, "zhou_signed_constant", "zhou_rescaled", "edge_popup_scaled", "quantised"])
 def test_nothing_adds_up_over_rounds(name: str) -> None:
     """Each round starts from the rewind point alone: what the round before began with or learned does not matter."""
     change, masks = survivors_of(name), some(1)
@@ -211,3 +219,12 @@ def test_draws_are_those_of_float32() -> None:
         one, two = (survivors_of(name)(known, some(5)) for known in (single, double))
         assert all(torch.allclose(one[layer].double(), two[layer], atol=1e-6) for layer in SHAPES)
         assert draws(0)["fc.weight"].dtype == torch.float32 and two["fc.weight"].dtype == torch.float64
+
+
+def test_scaled_weights_have_the_variance_of_their_mask_s_fan_in() -> None:
+    """σ = √(2/(k·fan_in)) of a Kaiming initialisation, k the density of the layer."""
+    known, masks = evidence(), some(3)
+    start = survivors_of("edge_popup_scaled")(known, masks)
+    for layer, mask in masks.items():
+        density = float(mask.float().mean())
+        assert torch.allclose(start[layer] * density**0.5, known.theta_k[layer])

@@ -101,15 +101,15 @@ class Record(pl.Callback):
             torch.cuda.synchronize()
             module.seconds += time.perf_counter() - begun
         begun = time.perf_counter()
-        step = module.position[1]
+        step = module.position[1] if module.timeline.trains else 0
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
         losses = [one / max(1, module.interval_steps) for one in summed.tolist()]
         module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
-        done = self.steps_done + step - module.timeline.first[module.position[0]]
+        done = self.steps_done + module.position[1] - module.timeline.first[module.position[0]]
         module.stack.eval()
         self._find_lost(losses, step)
         points: dict[int, Row] = {
-            number: {"step": step, "train_loss": loss, "lr": module.lr()}
+            number: {"step": step, "lr": module.lr(), **({"train_loss": loss} if module.timeline.trains else {})}
             for number, loss in enumerate(losses)
             if number not in self.lost
         }
@@ -121,7 +121,7 @@ class Record(pl.Callback):
             start = self.cycle.members[number].current
             self.log_row(number, {**self._identity(number, start), "total_step": done, **point})
         self.eval_seconds += time.perf_counter() - begun
-        if step == module.timeline.length:
+        if module.position[1] == module.timeline.length:
             self._finish(module, trainer)
             self.steps_done = done
         module.stack.train()
@@ -201,7 +201,7 @@ class Record(pl.Callback):
         assert module is not None
         start, length = member.current, module.timeline.length
         on_path = live(module.stack.skeleton, module.dataset.input_shape, start.masks)
-        last, steps = curve[-1], length - start.step
+        last, steps = curve[-1], length - start.step if module.timeline.trains else 0
         row: Row = {
             **self._identity(number, start),
             "density": density(start.masks),
@@ -217,12 +217,13 @@ class Record(pl.Callback):
             **_early_stop(curve, length),
             "best_test_accuracy": max(point["test_accuracy"] for point in curve if "test_accuracy" in point),
             "steps": steps,
-            "total_steps": start.search_steps + steps,
+            "total_steps": start.search_steps + (0 if start.scored else steps),
             "seconds": module.seconds / len(self.trials),
             "eval_seconds": self.eval_seconds / len(self.trials),
             "init_sha256": member.init_sha256,
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware[number],
+            **(start.scored.sampled if start.scored else {}),
         }
         layers = [
             {**self._identity(number, start), **layer} for layer in layer_rows(now, start, member.theta_0, on_path)

@@ -7,6 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 from ltl.masks import Tensors
 from ltl.models.dropout import Dropout
@@ -89,26 +90,38 @@ class Stack(nn.Module):
         whole = torch.stack(list(tensors))
         return whole.mT.contiguous() if name in self._linear else whole
 
+    def turned(self, name: str) -> bool:
+        """Return whether weight `name` is stored as (R, in, out)."""
+        return not self.plain and name in self._linear
+
+    def parametrise(self, name: str, parametrisation: nn.Module) -> None:
+        """Have every pass see what `parametrisation` makes of the stacked weight `name`, computed once a pass."""
+        parametrize.register_parametrization(self, _flat(name), parametrisation)
+
+    def original(self, name: str) -> Tensor:
+        """Return what the parametrisation of `name` is given."""
+        stored: Tensor = self.parametrizations[_flat(name)].original  # type: ignore[union-attr, index]
+        return stored
+
+    def batch_norm(self) -> list[nn.Parameter]:
+        """Return scales and shifts of BatchNorm."""
+        modules = self.skeleton.named_modules()
+        layers = [path for path, module in modules if isinstance(module, BATCH_NORM) and module.affine]
+        return [self.stacked(f"{path}.{name}") for path in layers for name in ("weight", "bias")]
+
     def members(self) -> list[Tensors]:
-        """Return each network's parameters and buffers by name, as views on the storage that is trained."""
+        """Return each network's parameters and buffers by name, as views on the storage that is trained.
+
+        Those that are parametrised are what a pass sees, and no views.
+        """
         if self.plain:
             return [dict(self.network.named_parameters()) | dict(self.network.named_buffers())]
         whole = {name: tensor.detach() for name, tensor in self._tensors().items()}
         return [{name: tensor[number] for name, tensor in whole.items()} for number in range(self.size)]
 
-    def alone(self, number: int) -> Callable[[Tensor | SparseBatch], Tensor]:
-        """Return the function of one network, from inputs (b, *) to outputs (b, *)."""
-        if self.plain:
-            return self.network
-        state = self.members()[number]
-
-        def network(inputs: Tensor | SparseBatch) -> Tensor:
-            if isinstance(inputs, SparseBatch):
-                return self._through_chain(inputs, lambda name: self.stacked(name)[number : number + 1])[0]
-            outputs: Tensor = functional_call(self.skeleton, state, (inputs,))
-            return outputs
-
-        return network
+    def apart(self) -> list[Callable[[Tensor | SparseBatch], Tensor]]:
+        """Return the function of each network as it is now, from inputs (b, *) to outputs (b, *)."""
+        return [self.network] if self.plain else [partial(self._alone, state) for state in self.members()]
 
     def outputs_of(self, weights: Tensors, inputs: Tensor, training: bool) -> Tensor:
         """Return the outputs (b, *) of the architecture with other parameters and buffers, none of which changes.
@@ -133,14 +146,29 @@ class Stack(nn.Module):
 
     def forward(self, inputs: Tensor | SparseBatch) -> Tensor:
         if isinstance(inputs, SparseBatch):
-            return self._through_chain(inputs, self.stacked)
+            return self._through_chain(inputs, self._seen)
         if self.plain:
             for module in self._dropouts:
                 module.generator = self.generators[0]
             compiled = self._compiled if self.training else None
             outputs: Tensor = compiled({}, (inputs[0],)) if compiled else self.network(inputs[0])
             return outputs.unsqueeze(0)
-        return self._through_chain(inputs, self.stacked) if self.chain else self._each(inputs)
+        return self._through_chain(inputs, self._seen) if self.chain else self._each(inputs)
+
+    def _alone(self, state: Tensors, inputs: Tensor | SparseBatch) -> Tensor:
+        if not isinstance(inputs, SparseBatch):
+            outputs: Tensor = functional_call(self.skeleton, state, (inputs,))
+            return outputs
+
+        def weights(name: str) -> Tensor:
+            return (state[name].mT if name in self._linear else state[name]).unsqueeze(0)
+
+        return self._through_chain(inputs, weights)[0]
+
+    def _seen(self, name: str) -> Tensor:
+        """Return what a pass sees of the stacked parameter `name`."""
+        seen: Tensor = getattr(self, _flat(name))
+        return seen
 
     def _tensors(self) -> Tensors:
         """Return what is stacked by name, as (R, *shape)."""

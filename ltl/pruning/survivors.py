@@ -6,6 +6,7 @@ permutation is one, and kept signs stay kept. Where kept weights are permuted am
 of the mask itself, theirs a sample of those of the masks before.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -92,6 +93,18 @@ def rescaled(evidence: Evidence, masks: Masks, *, survivors: Callable[[Evidence,
     start = dict(survivors(evidence, masks))
     for name, mask in masks.items():
         start[name] = start[name] * (mask.numel() / max(1, int(torch.count_nonzero(mask))))
+    return start
+
+
+def fan_scaled(evidence: Evidence, masks: Masks, *, survivors: Callable[[Evidence, Masks], Tensors]) -> Tensors:
+    """What another such function gives, divided by the root of each layer's density (Ramanujan et al. 2020).
+
+    With Kaiming's initialisers the variance is then 2/(k·fan_in), k the density. The authors' code has 1 − k in its
+    place, the same at a half alone.
+    """
+    start = dict(survivors(evidence, masks))
+    for name, mask in masks.items():
+        start[name] = start[name] * math.sqrt(mask.numel() / max(1, int(torch.count_nonzero(mask))))
     return start
 
 

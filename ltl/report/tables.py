@@ -35,6 +35,8 @@ _SHORT: Mapping[str, str] = {
     "clean": "clean data",
     "reordered": "other orders",
     "dense_reordered": "dense, other orders",
+    "untrained": "untrained",
+    "trained": "weights trained",
 }
 _LATEX: Mapping[str, str] = {
     **{letter: f"\\{letter}" for letter in "%&_#${}"},

@@ -35,6 +35,14 @@ _METHODS: Mapping[str, str] = {
     "gradual": "gradual magnitude pruning",
     "hybrid": "hybrid tickets",
     "early_bird": "early-bird pruning",
+    "edge_popup": "edge-popup",
+    "edge_popup_scaled": "edge-popup, weights scaled by density",
+    "multi_prize": "multi-prize, binary weights",
+    "zhou_heuristic": "one-shot pruning that keeps unchanged signs, signed constants",
+    "zhou_supermask": "learned probabilities",
+    "zhou_supermask_constant": "learned probabilities, signed constants",
+    "zhou_supermask_rescaled": "learned probabilities, rescaled",
+    "zhou_supermask_rescaled_constant": "learned probabilities, rescaled, signed constants",
     "dense": "dense",
     "finetune": "magnitude pruning",
     "lr_rewind": "magnitude pruning",
@@ -76,6 +84,8 @@ _ARMS: Mapping[str, str] = {
     "small_dense": "small dense network with as many weights",
     "clean": "the ticket trained on uncorrupted data",
     "reordered": "the ticket again, in other data orders",
+    "untrained": "the ticket before any training",
+    "trained": "the supermask's weights trained",
     "dense_reordered": "all weights from the rewind point, in other data orders",
 }
 
@@ -103,6 +113,8 @@ def method_name(run: Run) -> str:
 
 def ticket_words(run: Run) -> str:
     """Return what the arm under study is: the method and what the surviving weights are set to."""
+    if _scored(run):
+        return f"supermask ({method_name(run)}, weights not trained)"
     if rewinds_to_init(run):
         return f"ticket ({method_name(run)}, rewound to θ₀)"
     if _rewinds(run):
@@ -119,7 +131,11 @@ def rewinds_to_init(run: Run) -> bool:
 
 
 def _rewinds(run: Run) -> bool:
-    return _target(run).endswith(".rewound")
+    return _target(run).endswith(".rewound") and not _scored(run)
+
+
+def _scored(run: Run) -> bool:
+    return run.setting("pruner.scores.length") is not None
 
 
 def _target(run: Run) -> str:

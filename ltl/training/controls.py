@@ -8,7 +8,7 @@ import torch
 
 from ltl.masks import Tensors, dense, shuffled, shuffled_keeping, shuffled_weights
 from ltl.rng import generator
-from ltl.tickets import Ticket
+from ltl.tickets import Ticket, start_of
 from ltl.training.start import Start
 
 
@@ -20,7 +20,7 @@ class Control:
     all ones. weights: the ticket's rewind point, the same permuted among the kept places of each layer, or a fresh
     initialisation, trained from step 0. network: the ticket's, or a small one of as many weights. data: what the search
     saw, or that without its corruption. rounds: those of the search to be compared (None = all that prune). draws:
-    random repetitions.
+    random repetitions. train: whether it is trained, or evaluated as it is.
     """
 
     mask: Literal["same", "shuffled", "shuffled_inputs", "shuffled_units", "dense"]
@@ -29,6 +29,7 @@ class Control:
     data: Literal["same", "clean"]
     rounds: tuple[int, ...] | None
     draws: int
+    train: bool = True
 
 
 def control_start(
@@ -44,7 +45,7 @@ def control_start(
     """Return the start of one draw of `control` for the ticket of round `turn`; `seeds` are those of init and mask."""
     init_seed, mask_seed = seeds
     fresh = control.weights == "fresh"
-    theta = initialise(generator("init", init_seed, arm, draw, turn)) if fresh else ticket.state
+    theta = initialise(generator("init", init_seed, arm, draw, turn)) if fresh else start_of(ticket)
     masks = ticket.masks
     source = generator("mask", mask_seed, arm, draw, turn)
     if control.mask == "shuffled":

@@ -69,6 +69,7 @@ class MaskedTraining(pl.LightningModule):
         self.graph = graph  # optimiser steps are recorded and played back, where they can be
         self.sparse_below = sparse_below  # the density from which on perceptrons train by sparse products
         self.position: Position = (0, timeline.first[0])
+        self.before_step: Callable[[int], None] | None = None  # draws what the optimiser step that is due takes
         self.lr_held = False  # the learning rate stays at the schedule's last value
         self.seconds = 0.0  # training alone, since reset by whoever records it
         self.interval_loss = torch.zeros(len(networks))  # summed on the device since the last evaluation
@@ -95,8 +96,8 @@ class MaskedTraining(pl.LightningModule):
         self._rank, self._processes, self._autocast = 0, 1, False
 
     def configure_optimizers(self) -> Optimizer:
-        """Build the optimiser over all parameters."""
-        optimizer = self.build_optimizer(self.stack.parameters())
+        """Build the optimiser over all parameters that are trained."""
+        optimizer = self.build_optimizer([one for one in self.stack.parameters() if one.requires_grad])
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 
@@ -117,11 +118,11 @@ class MaskedTraining(pl.LightningModule):
             size = self.stack.size
             yield list(range(size)), lambda inputs: self.stack(inputs.expand(size, *inputs.shape)), "rows"
             return
-        for number in range(self.stack.size):
+        for number, network in enumerate(self.stack.apart()):
             if self._sparse is not None and self._densities[number] <= self.sparse_below:
                 yield [number], partial(_alone, self._sparse.alone(number)), "columns"
             else:
-                yield [number], partial(_alone, self.stack.alone(number)), "filled" if self.sparse_inputs else "rows"
+                yield [number], partial(_alone, network), "filled" if self.sparse_inputs else "rows"
 
     def hold(self, starts: Sequence[Start]) -> None:
         """Keep each network's pruned weights at its start's fill from now on, and set them to it."""
@@ -168,7 +169,8 @@ class MaskedTraining(pl.LightningModule):
         """Look up once what every step asks."""
         self._rank, self._processes = self.trainer.global_rank, self.trainer.world_size
         self._autocast = "mixed" in str(self.trainer.precision)
-        alone = self._processes == 1 and not self.stack.draws  # a draw or an exchange within a step is not played back
+        draws = self.stack.draws or self.before_step is not None
+        alone = self._processes == 1 and not draws  # a draw or an exchange within a step is not played back
         self._graphs = self.graph and alone and not self.sparse_inputs and all(map(recordable, self.trainer.optimizers))
 
     def forget_lr(self) -> None:
@@ -193,6 +195,8 @@ class MaskedTraining(pl.LightningModule):
             for step in steps:
                 given = self._given(indices[step - start], step)
                 self._set_lr(optimizer, step)
+                if self.before_step is not None:
+                    self.before_step(step)
                 last = step == steps[-1]
                 if graph is None:
                     total += self.masked_step(given, lightning_optimizer if last else optimizer)

@@ -9,6 +9,19 @@ Quartiles = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What training its scores has found besides a supermask; `search_steps` are then the steps of this training.
+
+    `gains` by layer multiply the weights kept, `probabilities` by name are those of keeping each weight, `sampled` is
+    what masks drawn by them have shown, by column of `rounds.csv`.
+    """
+
+    gains: Tensors
+    probabilities: Tensors
+    sampled: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Start:
     """A mask, a rewind point and where they came from: the seed of one row of `rounds.csv`."""
 
@@ -21,6 +34,7 @@ class Start:
     step: int  # of the learning-rate schedule and the data order
     search_steps: int  # training steps whose outcome the mask rests on
     gone: dict[str, Quartiles | None] = field(default_factory=dict)  # of |w| by layer: what the last pruning took
+    scored: Scored | None = None  # of a supermask
 
     def state(self) -> dict[str, Any]:
         """Return the start as tensors (masks as bits) and plain values, for a checkpoint."""

@@ -31,6 +31,11 @@ class Timeline:
         """Return the number of optimiser steps of all rounds."""
         return sum(self.length - first for first in self.first)
 
+    @property
+    def trains(self) -> bool:
+        """Whether the optimiser steps at all."""
+        return len(self.idle) < self.steps()
+
     def next_interval(self, position: Position) -> Position:
         """Return where the interval after `position` begins: there, or at the start of the next round."""
         turn, step = position

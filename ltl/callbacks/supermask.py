@@ -1,0 +1,201 @@
+"""Supermasks in one `Trainer.fit`: scores are trained, weights stay, and the best mask is what is found (DESIGN §1)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ltl.masks import Tensors, dense, prunable, tensors_sha256
+from ltl.pruning.evidence import Evidence
+from ltl.pruning.pruner import Pruner
+from ltl.pruning.schedules import Event
+from ltl.rng import generator, stream_seed
+from ltl.supermasks import Found
+from ltl.training.evaluation import evaluate
+from ltl.training.layers import quartiles
+from ltl.training.module import MaskedTraining
+from ltl.training.scoring import Scores, Scoring
+from ltl.training.start import Scored, Start, cloned
+
+
+class Supermask:
+    """One network whose mask is looked for: the weights that stay, scores to begin with, and what they have found.
+
+    `events` of its round say how much is to be kept and from which step on; each is of a density.
+    """
+
+    def __init__(
+        self,
+        *,
+        pruner: Pruner,
+        scoring: Scoring,
+        events: Sequence[Event],
+        turn: int,
+        seed: int,
+        initialise: Callable[[torch.Generator], Tensors],
+    ) -> None:
+        self.pruner, self.scoring, self.turn, self.seed, self.initialise = pruner, scoring, turn, seed, initialise
+        self.events = [event for event in events if event.round == turn]
+        self.theta_0: Tensors = {}
+        self.init_sha256 = ""
+        self.lost = ""
+        self.start: Start | None = None
+        self.fresh: Tensors = {}
+        self._counts: list[tuple[int, dict[str, int]]] = []  # weights to keep by layer, from a step on
+
+    @property
+    def current(self) -> Start:
+        """What is being trained, and in the end what was found."""
+        assert self.start is not None
+        return self.start
+
+    def begin(self, theta_0: Tensors, names: Sequence[str]) -> None:
+        """Take the initialisation, set the weights that stay, and draw scores for those called `names`."""
+        self.theta_0, self.init_sha256 = theta_0, tensors_sha256(theta_0)
+        source = generator("mask", self.seed, "scores", self.turn)
+        masks = dense({name: theta_0[name] for name in names})
+        evidence = Evidence(theta_0, theta_0, theta_0, masks, source, self.initialise)
+        layers = masks
+        for event in self.events:
+            layers = self.pruner.prune(evidence, event.target)
+            self._counts.append((event.step, {name: int(mask.sum()) for name, mask in layers.items()}))
+        for name, count in self.counts(0).items():
+            shape = theta_0[name].shape
+            scores = self.scoring.estimator.fresh(shape, count / shape.numel(), source)
+            self.fresh[name] = scores.to(theta_0[name].dtype)
+        theta = self.pruner.survivors(evidence, layers)
+        self.start = Start("ticket", 0, self.turn, masks, theta, {}, 0, self.scoring.length)
+
+    def counts(self, step: int) -> dict[str, int]:
+        """Return how many weights of each layer are to be kept at optimiser step `step`."""
+        return [counts for since, counts in self._counts if since <= step][-1]
+
+    def take(self, found: dict[str, Found], now: Tensors, sampled: dict[str, float]) -> None:
+        """Take what the scores have found; what is no masked weight is as it is `now`."""
+        theta = cloned(now) | {name: one.theta.clone() for name, one in found.items()}
+        masks = {name: one.mask.contiguous() for name, one in found.items()}
+        gains = {
+            name.removesuffix(".weight"): one.gain.reshape(()) for name, one in found.items() if one.gain is not None
+        }
+        probabilities = {name: one.probability for name, one in found.items() if one.probability is not None}
+        self.start = replace(
+            self.current,
+            masks=masks,
+            theta=theta,
+            gone={name: quartiles(theta[name], ~mask) for name, mask in masks.items()},
+            scored=Scored(gains, probabilities, sampled),
+        )
+
+
+class TrainScores(pl.Callback):
+    """Trains the scores of networks side by side, each from its own θ₀; the weights are not touched.
+
+    Every evaluation is of the masks that would be kept. State is where the training is: scores are among the parameters
+    of the module, and everything else is made again from seeds.
+    """
+
+    def __init__(self, *, members: Sequence[Supermask], scoring: Scoring, eval_batch: int) -> None:
+        self.members, self.scoring, self.eval_batch = list(members), scoring, eval_batch
+        self.module: MaskedTraining | None = None
+        self.scores: Scores | None = None
+        self.begun = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Set the weights that stay, and give them scores."""
+        assert isinstance(pl_module, MaskedTraining)
+        names = prunable(pl_module.stack.skeleton)
+        for member, now in zip(self.members, pl_module.networks(), strict=True):
+            member.begin(cloned(now), names)
+            with torch.no_grad():
+                for name, tensor in now.items():
+                    tensor.copy_(member.current.theta[name])
+        fresh = [member.fresh for member in self.members]
+        self.module = pl_module
+        pl_module.graph = False  # that a selection can be recorded and played back has not been tried
+        self.scores = Scores(pl_module.stack, self.scoring, fresh, self._counts(0))
+        if self.scores.draws:
+            pl_module.before_step = self._draw
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin, or take up where the checkpoint left off."""
+        assert isinstance(pl_module, MaskedTraining)
+        for member, now in zip(self.members, pl_module.networks(), strict=True):
+            member.start = member.current.on(now)
+            member.theta_0 = {name: tensor.to(now[name].device) for name, tensor in member.theta_0.items()}
+        if not self.begun:
+            pl_module.position = (0, 0)
+        self.begun = True
+        self._keep()
+        pl_module.forget_lr()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep more or fewer weights where the schedule says so."""
+        assert self.module is not None
+        step = self.module.position[1]
+        if any(event.step == step for member in self.members for event in member.events):
+            self._keep()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take what was found, when the training has ended."""
+        module, scores = self.module, self.scores
+        assert module is not None
+        assert scores is not None
+        if module.position[1] < module.timeline.length:
+            return
+        module.stack.eval()
+        with trainer.precision_plugin.forward_context():
+            sampled = self._sampled(module, scores)
+        for number, (member, now) in enumerate(zip(self.members, module.networks(), strict=True)):
+            member.take(scores.found(number), now, sampled[number])
+        module.stack.train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training is."""
+        assert self.module is not None
+        return {"position": list(self.module.position)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        assert self.module is not None
+        turn, step = state_dict["position"]
+        self.module.position = (turn, step)
+        self.begun = True
+
+    def _counts(self, step: int) -> list[dict[str, int]]:
+        return [member.counts(step) for member in self.members]
+
+    def _keep(self) -> None:
+        assert self.module is not None
+        assert self.scores is not None
+        self.scores.keep(self._counts(self.module.position[1]))
+        self.module.hold([member.current for member in self.members])
+
+    def _draw(self, *keys: int | str) -> None:
+        assert self.scores is not None
+        self.scores.draw([stream_seed("mask", member.seed, "masks", member.turn, *keys) for member in self.members])
+
+    def _sampled(self, module: MaskedTraining, scores: Scores) -> list[dict[str, float]]:
+        """Return mean and standard deviation of each network's test accuracy over masks that are drawn."""
+        accuracies: list[list[float]] = [[] for _ in self.members]
+        scores.sample(True)
+        for draw in range(self.scoring.samples if scores.draws else 0):
+            self._draw("sample", draw)
+            for numbers, networks, form in module.judged():
+                batch = max(1, self.eval_batch // len(numbers))
+                results = evaluate(networks, module.dataset, module.dataset.test, batch, form=form)
+                for number, (_, accuracy) in zip(numbers, results, strict=True):
+                    accuracies[number].append(accuracy)
+        scores.sample(False)
+        return [_mean_and_deviation(mine) for mine in accuracies]
+
+
+def _mean_and_deviation(accuracies: Sequence[float]) -> dict[str, float]:
+    if not accuracies:
+        return {}
+    values = torch.tensor(accuracies, dtype=torch.float64)
+    deviation = float(values.std()) if len(accuracies) > 1 else 0.0
+    return {"sampled_test_accuracy": float(values.mean()), "sampled_test_accuracy_sd": deviation}

@@ -1,0 +1,293 @@
+"""Supermasks found in whole runs: tickets, rows, exactness, stacks and resuming."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import composed, train_in
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from test_stack import FAMILIES, assert_alike, trained
+
+from ltl import build, rebuild
+from ltl.comparison import compare
+from ltl.datasets.dataset import Dataset
+from ltl.errors import LtlError, Stopped
+from ltl.masks import mask_sha256, tensors_sha256
+from ltl.results import TIME_COLUMNS, read_table
+from ltl.rng import generator
+from ltl.ticket import main
+from ltl.tickets import Ticket, is_binary, load, save
+from ltl.training.evaluation import evaluate
+
+assert trained  # a fixture
+PRUNERS = sorted(
+    path.stem
+    for path in (Path(__file__).parents[1] / "conf" / "pruner").glob("*.yaml")
+    if composed(f"pruner={path.stem}").pruner.get("scores") is not None
+)
+Launch = Callable[..., Path]
+
+
+def tickets(folder: Path) -> dict[str, Ticket]:
+    """By trial and round."""
+    paths = sorted(folder.glob("tickets/*/*.safetensors"))
+    return {f"{path.parent.name}/{path.stem}": load(path) for path in paths}
+
+
+def rows(folder: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    return {
+        tuple(row[name] for name in ("trial", "arm", "draw", "round")): row for row in read_table(folder / "rounds.csv")
+    }
+
+
+def theta_0(folder: Path, trial: int) -> dict[str, torch.Tensor]:
+    """The initialisation of a trial, drawn again."""
+    built = build.experiment(OmegaConf.load(folder / ".hydra" / "config.yaml"), folder, hardware_number=0)  # type: ignore[arg-type]
+    network = built.network(built.model, generator("init", built.seeds.of("init", trial)))
+    return dict(network.state_dict())
+
+
+def digits(folder: Path) -> Dataset:
+    return build.experiment(OmegaConf.load(folder / ".hydra" / "config.yaml"), folder, hardware_number=0).dataset  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=PRUNERS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Two rounds of two trials, with a control of the last."""
+    where = tmp_path_factory.mktemp(request.param)
+    train_in(
+        where, f"pruner={request.param}", "trials=2", "length=40it", "eval_every=20it", "control.reinit.rounds=[2]"
+    )
+    return request.param, where
+
+
+def test_rows_are_of_the_mask_that_is_kept(run: tuple[str, Path]) -> None:
+    """Test accuracy and loss of the ticket's network, evaluated without ltl's training; the columns as in any run."""
+    _, folder = run
+    table, dataset = rows(folder), digits(folder)
+    assert {key[1:] for key in table} == {
+        *(("ticket", "0", str(turn)) for turn in range(3)),
+        ("reinit", "0", "2"),
+    }
+    for trial in range(2):
+        for turn in (1, 2):
+            row, ticket = table[str(trial), "ticket", "0", str(turn)], tickets(folder)[f"trial-{trial}/round-0{turn}"]
+            network = rebuild.network(ticket, dataset)
+            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc]
+            assert float(row["test_accuracy"]) == found[0][1]
+            assert float(row["test_loss"]) == pytest.approx(found[0][0], rel=1e-5)
+            assert row["mask_sha256"] == mask_sha256(ticket.masks)
+            assert (row["steps"], row["total_steps"]) == ("40", "40")
+            assert ticket.metadata["search_steps"] == "40"
+        control = table[str(trial), "reinit", "0", "2"]
+        assert control["weights_left"] == row["weights_left"]
+        assert control["total_steps"] == "80"
+
+
+def test_weights_are_not_touched(run: tuple[str, Path]) -> None:
+    """To the last bit those of θ₀, or what the method makes of θ₀ before scores are trained; biases stay 0."""
+    name, folder = run
+    for trial in range(2):
+        initial = theta_0(folder, trial)
+        for turn in (1, 2):
+            ticket = tickets(folder)[f"trial-{trial}/round-0{turn}"]
+            assert ticket.metadata["init_sha256"] == tensors_sha256(initial)
+            for key, value in ticket.state.items():
+                expected = initial[key]
+                if key in ticket.masks and "constant" in name:
+                    expected = torch.sign(expected) * expected.std(correction=0)
+                elif key in ticket.masks and name == "edge_popup_scaled":
+                    expected = expected * (expected.numel() / int(ticket.masks[key].sum())) ** 0.5
+                elif key in ticket.masks and name.startswith("multi_prize"):
+                    expected = torch.where(expected < 0, -1.0, 1.0)
+                assert torch.equal(value, expected), key
+
+
+def test_densities_are_those_of_the_schedule(run: tuple[str, Path]) -> None:
+    """Exact counts in every layer, where the method keeps a number; else gains and probabilities say what was found."""
+    name, folder = run
+    rate = composed(f"pruner={name}").pruner.rate
+    for key, ticket in tickets(folder).items():
+        turn = int(key[-2:])
+        if turn == 0:
+            continue
+        if name.startswith("zhou"):
+            for layer, mask in ticket.masks.items():
+                assert torch.equal(mask, ticket.probabilities[layer] > 0.5)
+                gain = ticket.gains.get(layer.removesuffix(".weight"))
+                assert (gain is not None) == ("rescaled" in name)
+                assert gain is None or float(gain) == pytest.approx(mask.numel() / max(1, int(mask.sum())))
+        else:
+            whole = sum(mask.numel() for mask in ticket.masks.values())
+            kept = {layer: int(mask.sum()) for layer, mask in ticket.masks.items()}
+            assert sum(kept.values()) == round((1 - rate) ** turn * whole)
+            for layer, mask in ticket.masks.items():
+                assert abs(kept[layer] - (1 - rate) ** turn * mask.numel()) <= 1
+            assert not ticket.probabilities
+
+
+def test_drawn_masks_are_averaged_where_they_are_drawn(run: tuple[str, Path]) -> None:
+    name, folder = run
+    for key, row in rows(folder).items():
+        drawn = row["sampled_test_accuracy"]
+        assert bool(drawn) == (name.startswith("zhou") and key[1] == "ticket" and key[3] != "0")
+        assert not drawn or 0 <= float(drawn) <= 1
+        assert not drawn or 0 < float(row["sampled_test_accuracy_sd"]) < 0.5
+
+
+def test_a_binary_ticket_is_kept_in_bits(
+    run: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two bits a weight at most, the size shown, and the exported network is the row's, loaded without ltl."""
+    name, folder = run
+    path, table = folder / "tickets" / "trial-0" / "round-01.safetensors", rows(folder)
+    ticket, dataset = load(path), digits(folder)
+    assert main(["show", str(path)]) == 0
+    assert ("binary: " in capsys.readouterr().out) == (name == "multi_prize")
+    assert main(["export", str(path), str(tmp_path / "plain.safetensors")]) == 0
+    network = rebuild.network(ticket, dataset)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    network.load_state_dict(load_file(tmp_path / "plain.safetensors"))
+    found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc, operator]
+    assert found[0][1] == float(table["0", "ticket", "0", "1"]["test_accuracy"])
+    if name == "multi_prize":
+        assert is_binary(ticket)
+        weights = sum(mask.numel() for mask in ticket.masks.values())
+        others = sum(4 * value.numel() for key, value in ticket.state.items() if key not in ticket.masks)
+        assert path.stat().st_size < weights / 4 + others + 6000  # of header
+        again = tmp_path / "again.safetensors"
+        save(ticket, again)
+        assert again.read_bytes() == path.read_bytes()
+
+
+def test_trials_and_rounds_have_masks_of_their_own(run: tuple[str, Path]) -> None:
+    _, folder = run
+    found = [ticket for key, ticket in tickets(folder).items() if not key.endswith("00")]
+    assert len({mask_sha256(ticket.masks) for ticket in found}) == 4
+    assert compare(found[0].masks, found[1].masks, found[0].state, found[1].state)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_side_by_side_is_as_alone(trained: Callable[..., object], pruner: str) -> None:
+    """In float64: the same masks, and losses within rounding; densities share a stack."""
+    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "length=60it", "eval_every=30it", "control=none")
+    runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
+    assert_alike(*runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["convolution", "batch_norm"])
+def test_every_family_is_side_by_side_as_alone(trained: Callable[..., object], family: str) -> None:
+    fixed = (
+        *FAMILIES[family],
+        "pruner=edge_popup",
+        "length=20it",
+        "eval_every=10it",
+        "control=none",
+        "pruner.rounds=1",
+    )
+    fixed += ("pruner.scores.batch_norm=trained",)
+    runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
+    assert_alike(*runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pruner", ["edge_popup", "zhou_supermask_rescaled"])
+def test_resumed_is_as_if_never_interrupted(launch: Launch, pruner: str) -> None:
+    """Cut at every evaluation: the same rows and ticket bytes."""
+    fixed = [f"pruner={pruner}", "control=none", "length=24it", "eval_every=13it", "trials=2"]
+    whole, cut, pieces = launch(*fixed, folder="whole"), None, 0
+    while cut is None:
+        try:
+            cut = launch(*fixed, "hardware.stop_after=0s", folder="cut")
+        except Stopped:
+            pieces += 1
+    assert pieces >= 3
+    tables = [
+        [{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in (whole, cut)
+    ]
+    assert tables[0] == tables[1]
+    for path in sorted(whole.glob("tickets/*/*")):
+        assert path.read_bytes() == (cut / path.relative_to(whole)).read_bytes()
+
+
+@pytest.mark.parametrize("pruner", ["edge_popup", "zhou_supermask_rescaled", "multi_prize"])
+def test_bfloat16_leaves_scores_and_weights_as_they_are(launch: Launch, pruner: str) -> None:
+    """Products alone are rounded: θ is that of float32, scores train, and counts are exact."""
+    folder = launch(f"pruner={pruner}", "control=none", "length=60it", "hardware.precision=bf16-mixed")
+    initial, found = theta_0(folder, 0), tickets(folder)["trial-0/round-01"]
+    for name in found.masks:
+        assert found.state[name].dtype == torch.float32
+        assert torch.equal(found.state[name], initial[name].sign() if pruner == "multi_prize" else initial[name])
+    row = rows(folder)["0", "ticket", "0", "1"]
+    assert float(row["train_loss"]) < 2.3
+    assert pruner.startswith("zhou") or float(row["density"]) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_chunks_decide_nothing(launch: Launch) -> None:
+    fixed = ["pruner=zhou_supermask", "control=none", "length=24it", "eval_every=13it", "trials=1"]
+    one, other = (launch(*fixed, f"hardware.chunk={chunk}", folder=f"by-{chunk}") for chunk in (1, 7))
+    for path in sorted(one.glob("tickets/*/*")):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+
+
+def test_a_schedule_may_lower_the_density_on_the_way(launch: Launch) -> None:
+    """The cubic of Zhu & Gupta: the scores of the last step are those of the target density."""
+    cubic = ["pruner.schedule._target_=ltl.pruning.schedules.gradual", "pruner.schedule.prunings=4"]
+    cubic += ["+pruner.schedule.begin=0.0", "+pruner.schedule.end=0.5"]
+    folder = launch("pruner=edge_popup", *cubic, "control=none", "length=40it")
+    for turn in (1, 2):
+        assert float(rows(folder)["0", "ticket", "0", str(turn)]["density"]) == pytest.approx(0.7**turn, abs=5e-3)
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str) -> None:
+    """`control=untrained`: a heuristic supermask; the accuracy of the ticket's own file, and no step of training."""
+    fixed = ["pruner=large_final_same_sign", "pruner.survivors._target_=ltl.pruning.survivors.constant"]
+    fixed += ["+pruner.survivors.signs=kept", "control=untrained", "length=40it", "trials=2", f"hardware.stack={way}"]
+    fixed += ["pruner.rewind_to=7it"] if way == "together" else []
+    folder = launch(*fixed)
+    dataset, table = digits(folder), rows(folder)
+    for trial in range(2):
+        for turn in (1, 2):
+            row, ticket = (
+                table[str(trial), "untrained", "0", str(turn)],
+                tickets(folder)[f"trial-{trial}/round-0{turn}"],
+            )
+            network = rebuild.network(ticket, dataset)
+            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc]
+            assert float(row["test_accuracy"]) == found[0][1] == float(row["early_stop_test_accuracy"])
+            assert (row["steps"], row["early_stop_step"], row["early_stop_censored"]) == ("0", "0", "0")
+            assert row["total_steps"] == ticket.metadata["search_steps"]
+    assert all(row["train_loss"] == "" for row in read_table(folder / "metrics.csv") if row["arm"] == "untrained")
+
+
+def test_a_supermask_may_be_trained(launch: Launch) -> None:
+    """`control=trained` begins at the weights that the supermask has, gain and all."""
+    folder = launch("pruner=multi_prize", "control=[trained,untrained]", "length=40it")
+    table = rows(folder)
+    for turn in ("1", "2"):
+        ours, before = table["0", "ticket", "0", turn], table["0", "untrained", "0", turn]
+        assert before["test_accuracy"] == ours["test_accuracy"]
+        assert float(before["test_loss"]) == pytest.approx(float(ours["test_loss"]), rel=1e-5)
+        assert table["0", "trained", "0", turn]["weights_left"] == ours["weights_left"]
+        assert float(table["0", "trained", "0", turn]["train_loss"]) < float(before["train_loss"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["allocation=global"], r"^pruner\.allocation is not possible with pruner\.scores"),
+        (["pruner.rewind_to=3it"], r"^pruner\.rewind_to is not possible with pruner\.scores"),
+        (
+            ["pruner.schedule._target_=ltl.pruning.schedules.after_training", "~pruner.schedule.prunings"],
+            r"^pruner\.schedule is not possible with pruner\.scores",
+        ),
+    ],
+)
+def test_what_scores_cannot_follow_is_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(LtlError, match=message) as error:
+        build.experiment(composed("pruner=edge_popup", *overrides), tmp_path, hardware_number=0)
+    assert "\n" not in str(error.value)
