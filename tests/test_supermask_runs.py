@@ -75,7 +75,7 @@ def test_rows_are_of_the_mask_that_is_kept(run: tuple[str, Path]) -> None:
         for turn in (1, 2):
             row, ticket = table[str(trial), "ticket", "0", str(turn)], tickets(folder)[f"trial-{trial}/round-0{turn}"]
             network = rebuild.network(ticket, dataset)
-            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc]
+            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc]
             assert float(row["test_accuracy"]) == found[0][1]
             assert float(row["test_loss"]) == pytest.approx(found[0][0], rel=1e-5)
             assert row["mask_sha256"] == mask_sha256(ticket.masks)
@@ -152,7 +152,7 @@ def test_a_binary_ticket_is_kept_in_bits(
         for parameter in network.parameters():
             parameter.fill_(torch.nan)
     network.load_state_dict(load_file(tmp_path / "plain.safetensors"))
-    found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc, operator]
+    found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc, operator]
     assert found[0][1] == float(table["0", "ticket", "0", "1"]["test_accuracy"])
     if name == "multi_prize":
         assert is_binary(ticket)
@@ -257,7 +257,7 @@ def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str)
                 tickets(folder)[f"trial-{trial}/round-0{turn}"],
             )
             network = rebuild.network(ticket, dataset)
-            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, sparse=False)  # type: ignore[misc]
+            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc]
             assert float(row["test_accuracy"]) == found[0][1] == float(row["early_stop_test_accuracy"])
             assert (row["steps"], row["early_stop_step"], row["early_stop_censored"]) == ("0", "0", "0")
             assert row["total_steps"] == ticket.metadata["search_steps"]
