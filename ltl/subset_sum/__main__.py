@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
             files.append(out / "subset_sum" / f"n-{n:02d}.safetensors")
             save(ticket, files[-1])
     write_table(out / "subset_sum.csv", Measured._fields, [one._asdict() for one in found])
-    subtitle = f"{dataset.name} · {count(found[0].target_weights)} weights · n = 1 network"
+    subtitle = f"{dataset.name} · {count(found[0].target_weights)} weights · one network"
     for draw in (draw_error, draw_accuracy):
         files += draw(found, subtitle, out / "figures").paths
     header = ["rule", "n", "products", "kept", "of target (%)", "median error", "p99", "max", "above ε (%)"]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+
 from ltl.report.axes import percent_axis
 from ltl.report.canvas import COLOURS, GREY, MARKERS, Drawing, Sheet, Words, canvas, legend, save
 from ltl.report.widths import WIDTHS
@@ -34,10 +36,10 @@ def draw_error(measured: Sequence[Measured], subtitle: str, folder: Path) -> Dra
                     for one, value in zip(rows, values, strict=True)
                 ]
         axes.axhline(measured[0].epsilon, color=GREY, linestyle=(0, (1, 2)), linewidth=1.3, label="error allowed")
-        axes.set_xlabel("n: random products for each weight")
+        _axis_of_n(axes, measured)
         axes.set_ylabel("|weight − sum|")
         legend(figure, axes)
-        return save(figure, sheet, "subset_sum_error", Words("Subset sums", subtitle, caption, []), data)
+        return save(figure, sheet, "subset_sum_error", Words("Error of subset sums", subtitle, caption, []), data)
 
 
 def draw_accuracy(measured: Sequence[Measured], subtitle: str, folder: Path) -> Drawing:
@@ -59,7 +61,12 @@ def draw_accuracy(measured: Sequence[Measured], subtitle: str, folder: Path) -> 
                 {"rule": rule, "n": one.n, "unit": "%", "test_accuracy": value, "trained": before}
                 for one, value in zip(rows, values, strict=True)
             ]
-        axes.set_xlabel("n: random products for each weight")
+        _axis_of_n(axes, measured)
         percent_axis(axes, "test accuracy")
         legend(figure, axes)
         return save(figure, sheet, "subset_sum_accuracy", Words("Accuracy of subset sums", subtitle, caption, []), data)
+
+
+def _axis_of_n(axes: Axes, measured: Sequence[Measured]) -> None:
+    axes.set_xticks(sorted({one.n for one in measured}))
+    axes.set_xlabel("n: random products for each weight")
