@@ -128,6 +128,7 @@ _SCHEMA: dict[str, Allowed] = {
     "model.widths": list_of(is_sizes, "numbers of units ≥ 1"),
     "model.width": whole(1, " of channels"),
     "model.blocks": list_of(is_sizes, "numbers ≥ 1, or of lists of them", least=1),
+    "model.bias": _SWITCH,
     "model.dropout": number(lambda value: 0 <= value < 1, "a fraction from 0 to below 1 of units to drop"),
     **{f"pruner.criterion.{inner}examples": whole(1, " of each class") for inner in ("", "criterion.")},
     **{f"pruner.criterion.{inner}temperature": _POSITIVE for inner in ("", "criterion.")},

@@ -67,6 +67,7 @@ OPTIONS = {
         "frankle2020_missing_the_mark",
         "frankle2020_resnet20",
         "lecun1990_obd",
+        "pensia2020_subset_sum",
         "ramanujan2019_edge_popup",
         "renda2020_rewinding",
         "strong_lth_width",

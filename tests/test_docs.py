@@ -30,6 +30,7 @@ from ltl.instability import __main__ as instability_command
 from ltl.overrides import check
 from ltl.report import __main__ as report_command
 from ltl.results import LAYER_COLUMNS, METRIC_COLUMNS, ROUND_COLUMNS, read_table
+from ltl.subset_sum import __main__ as subset_sum_command
 
 ROOT = CONF.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -44,6 +45,7 @@ PROGRAMS = {
     "python -m ltl.dashboard": "dashboard",
     "ltl-dashboard": "dashboard",
     "ltl-instability": "instability",
+    "ltl-subset-sum": "subset_sum",
 }
 SHOWS = {"--cfg", "-c", "--help", "-h"}
 
@@ -91,9 +93,12 @@ def understand(program: str, arguments: list[str]) -> None:
     elif PROGRAMS[program] == "dashboard":
         assert dashboard_command.main([*arguments, "--show"]) == 0
     else:
-        {"ticket": ticket, "report": report_command, "instability": instability_command}[
-            PROGRAMS[program]
-        ]._parser().parse_args(arguments)
+        {
+            "ticket": ticket,
+            "report": report_command,
+            "instability": instability_command,
+            "subset_sum": subset_sum_command,
+        }[PROGRAMS[program]]._parser().parse_args(arguments)
 
 
 @pytest.fixture

@@ -109,6 +109,13 @@ def test_widths_and_inputs_of_lenet_are_free() -> None:
     assert prunable(LeNet(input_shape=(40,), outputs=3, widths=[], dropout=0.0)) == ["output.weight"]
 
 
+def test_lenet_without_biases_has_its_weights_alone() -> None:
+    """784-500-10 of Pensia et al. (2020): 397,000."""
+    network = build("lenet_300_100", MNIST, widths=[500], bias=False)
+    assert counts(network) == (397_000, 397_000)
+    assert list(network.state_dict()) == ["fc1.weight", "output.weight"]
+
+
 def test_width_of_resnets_is_free() -> None:
     network = build("resnet14", CIFAR, width=4)
     assert network.get_parameter("output.weight").shape == (10, 16)

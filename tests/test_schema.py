@@ -55,6 +55,7 @@ REFUSED: dict[str, list[Any]] = {
     "model.widths": [3, [0], [1.5], ["a"], [True], None, {"a": 1}],
     "model.blocks": [3, [], [0], [[]], [[0]], [1.5], None],
     "model.width": [0, *WHOLE],
+    "model.bias": SWITCH,
     "model.dropout": [1.0, *FRACTION],
     "dataset._target_": WORD,
     **dict.fromkeys(["dataset.name", "dataset.root", "dataset.archive", "dataset.checksum", "dataset.folder"], WORD),

@@ -17,12 +17,12 @@ MODULES = {
 # Ground floor first (docs/rooms.md). A room may import what is on a lower floor, or left of it on its own.
 FLOORS = (
     ("errors", "lengths", "rng", "allowed", "schema"),
-    ("masks", "sparse_inputs", "streams", "pruning", "supermasks", "comparison"),
+    ("masks", "sparse_inputs", "streams", "pruning", "supermasks", "comparison", "nearest_subset"),
     ("models", "datasets"),
     ("console", "results", "tickets", "torch_prune"),
     ("training", "callbacks"),
     ("report", "dashboard"),
-    ("hardware", "experiment", "fit", "build", "rebuild", "instability"),
+    ("hardware", "experiment", "fit", "build", "rebuild", "instability", "subset_sum"),
     ("overrides", "shorthand", "resume", "usage", "launch", "plan", "sweeps"),
     ("run", "ticket"),
 )
@@ -69,6 +69,7 @@ FORBIDDEN = {
     "masks": ("pytorch_lightning", "hydra", "omegaconf"),
     "pruning": ("pytorch_lightning", "hydra", "omegaconf"),
     "supermasks": ("pytorch_lightning", "hydra", "omegaconf"),
+    "nearest_subset": ("pytorch_lightning", "hydra", "omegaconf"),
     "models": ("pytorch_lightning", "hydra", "omegaconf"),
     "datasets": ("pytorch_lightning", "hydra", "omegaconf"),
     "training": ("hydra", "omegaconf"),
@@ -91,7 +92,8 @@ def test_rooms_know_nothing_of(where: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ltl.schema", "ltl.run", "ltl.ticket", "ltl.report.__main__", "ltl.dashboard.__main__"]
+    "module",
+    ["ltl.schema", "ltl.run", "ltl.ticket", "ltl.report.__main__", "ltl.dashboard.__main__", "ltl.subset_sum.__main__"],
 )
 def test_the_command_line_starts_without_torch(module: str) -> None:
     """What is imported at once, by way of others too: --help, --cfg and mistakes answer quickly."""

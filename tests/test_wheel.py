@@ -67,7 +67,9 @@ def test_a_run_works_from_the_installed_wheel_alone(installed: Path, tmp_path: P
     assert (tmp_path / "run" / "report.html").exists()
 
 
-@pytest.mark.parametrize("script", ["ltl", "ltl-report", "ltl-ticket", "ltl-dashboard", "ltl-instability"])
+@pytest.mark.parametrize(
+    "script", ["ltl", "ltl-report", "ltl-ticket", "ltl-dashboard", "ltl-instability", "ltl-subset-sum"]
+)
 def test_the_console_scripts_answer(installed: Path, tmp_path: Path, script: str) -> None:
     done = call(installed, tmp_path, sys.executable, str(installed / "bin" / script), "--help")
     assert done.returncode == 0, done.stderr
