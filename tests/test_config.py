@@ -127,6 +127,8 @@ OPTIONS = {
         "magnitude_init",
         "movement",
         "multi_prize",
+        "multi_prize_binary_activations",
+        "multi_prize_gradual",
         "noise",
         "optimal_brain_damage",
         "quantised",

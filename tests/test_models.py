@@ -12,7 +12,9 @@ from torch import nn
 from ltl.errors import LtlError
 from ltl.lengths import parse
 from ltl.masks import Tensors, dense, prunable
+from ltl.models.activations import activation
 from ltl.models.dropout import Dropout
+from ltl.models.initialisers import BATCH_NORM
 from ltl.models.lenet import LeNet
 from ltl.pruning.allocation import included
 
@@ -42,7 +44,7 @@ def config(name: str) -> DictConfig:
 
 
 def build(name: str, input_shape: tuple[int, ...], outputs: int = 10, **overrides: Any) -> nn.Module:
-    settings = {key: value for key, value in config(name).model.items() if key != "name"}
+    settings = {key: value for key, value in config(name).model.items() if key not in ("name", "width_factor")}
     network = hydra.utils.instantiate(settings | overrides)(input_shape=input_shape, outputs=outputs)
     assert isinstance(network, nn.Module)
     return network
@@ -101,12 +103,51 @@ def test_networks_for_images_refuse_other_inputs(name: str) -> None:
 
 
 def test_widths_and_inputs_of_lenet_are_free() -> None:
-    network = LeNet(input_shape=(40,), outputs=3, widths=[7], dropout=0.0)
+    network = LeNet(input_shape=(40,), outputs=3, widths=[7], dropout=0.0, activation="relu")
     assert {name: tuple(p.shape) for name, p in network.named_parameters() if p.dim() == 2} == {
         "fc1.weight": (7, 40),
         "output.weight": (3, 7),
     }
-    assert prunable(LeNet(input_shape=(40,), outputs=3, widths=[], dropout=0.0)) == ["output.weight"]
+    assert prunable(LeNet(input_shape=(40,), outputs=3, widths=[], dropout=0.0, activation="relu")) == ["output.weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        (
+            "conv2",
+            "conv1 norm1 sign1 conv2 pool1 norm2 sign2 flatten fc1 fc_norm1 fc_sign1 fc2 fc_norm2 fc_sign2 output",
+        ),
+        ("lenet_300_100", "flatten fc1 norm1 sign1 fc2 norm2 sign2 output"),
+    ],
+)
+def test_binary_activations_follow_pooling_and_batch_norm(name: str, order: str) -> None:
+    """As published (Diffenderfer & Kailkhura 2021); without signs there is BatchNorm only where it is asked for."""
+    network = build(name, CIFAR, activation="sign")
+    assert [child for child, _ in network.named_children()] == order.split()
+    norms = [module for module in build(name, CIFAR).modules() if isinstance(module, BATCH_NORM)]
+    assert not norms
+    if name == "conv2":
+        with_norms = [child for child, _ in build(name, CIFAR, batch_norm=True).named_children()]
+        assert with_norms == order.replace("sign", "relu").split()
+
+
+def test_binary_activations_pass_on_the_slope_of_a_smooth_step() -> None:
+    """±1 going forward, 1 for 0; going back 2(1 − |x|)₊, the finite differences of 2x − sign(x) x² between ±1."""
+    inputs = torch.linspace(-2, 2, 401, dtype=torch.float64).requires_grad_()
+    outputs = activation("sign")(inputs)
+    assert torch.equal(outputs, torch.where(inputs >= 0, 1.0, -1.0).double())
+    slopes = torch.rand(401, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(outputs, inputs, slopes)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x.abs() <= 1, 2 * x - x.sign() * x**2, x.sign())
+
+    x, h = inputs.detach(), 1e-6
+    assert torch.allclose(gradient, slopes * (step(x + h) - step(x - h)) / (2 * h), atol=3e-6)
+    assert activation("sign")(torch.ones(3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    with pytest.raises(LtlError, match=r"^model\.activation=tanh is not possible: it must be relu or sign\.$"):
+        activation("tanh")
 
 
 def test_width_of_resnets_is_free() -> None:

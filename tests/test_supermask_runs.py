@@ -96,6 +96,8 @@ def test_weights_are_not_touched(run: tuple[str, Path]) -> None:
             assert ticket.metadata["init_sha256"] == tensors_sha256(initial)
             for key, value in ticket.state.items():
                 expected = initial[key]
+                if key.split(".")[-1] in ("running_mean", "running_var", "num_batches_tracked"):
+                    continue  # what was seen, not what was drawn
                 if key in ticket.masks and "constant" in name:
                     expected = torch.sign(expected) * expected.std(correction=0)
                 elif key in ticket.masks and name == "edge_popup_scaled":
@@ -145,7 +147,7 @@ def test_a_binary_ticket_is_kept_in_bits(
     path, table = folder / "tickets" / "trial-0" / "round-01.safetensors", rows(folder)
     ticket, dataset = load(path), digits(folder)
     assert main(["show", str(path)]) == 0
-    assert ("binary: " in capsys.readouterr().out) == (name == "multi_prize")
+    assert ("binary: " in capsys.readouterr().out) == name.startswith("multi_prize")
     assert main(["export", str(path), str(tmp_path / "plain.safetensors")]) == 0
     network = rebuild.network(ticket, dataset)
     with torch.no_grad():
@@ -154,7 +156,7 @@ def test_a_binary_ticket_is_kept_in_bits(
     network.load_state_dict(load_file(tmp_path / "plain.safetensors"))
     found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc, operator]
     assert found[0][1] == float(table["0", "ticket", "0", "1"]["test_accuracy"])
-    if name == "multi_prize":
+    if name.startswith("multi_prize"):
         assert is_binary(ticket)
         weights = sum(mask.numel() for mask in ticket.masks.values())
         others = sum(4 * value.numel() for key, value in ticket.state.items() if key not in ticket.masks)
@@ -236,7 +238,7 @@ def test_chunks_decide_nothing(launch: Launch) -> None:
 def test_a_schedule_may_lower_the_density_on_the_way(launch: Launch) -> None:
     """The cubic of Zhu & Gupta: the scores of the last step are those of the target density."""
     cubic = ["pruner.schedule._target_=ltl.pruning.schedules.gradual", "pruner.schedule.prunings=4"]
-    cubic += ["+pruner.schedule.begin=0.0", "+pruner.schedule.end=0.5"]
+    cubic += ["+pruner.schedule.start=1.0", "+pruner.schedule.begin=0.0", "+pruner.schedule.end=0.5"]
     folder = launch("pruner=edge_popup", *cubic, "control=none", "length=40it")
     for turn in (1, 2):
         assert float(rows(folder)["0", "ticket", "0", str(turn)]["density"]) == pytest.approx(0.7**turn, abs=5e-3)
