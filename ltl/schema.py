@@ -127,6 +127,7 @@ _SCHEMA: dict[str, Allowed] = {
     "model.name": _TEXT,
     "model.widths": list_of(is_sizes, "numbers of units ≥ 1"),
     "model.width": whole(1, " of channels"),
+    "model.widening": whole(1),
     "model.blocks": list_of(is_sizes, "numbers ≥ 1, or of lists of them", least=1),
     "model.dropout": number(lambda value: 0 <= value < 1, "a fraction from 0 to below 1 of units to drop"),
     "model.activation": choice("relu", "sign"),

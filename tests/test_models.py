@@ -14,7 +14,7 @@ from ltl.lengths import parse
 from ltl.masks import Tensors, dense, prunable
 from ltl.models.activations import activation
 from ltl.models.dropout import Dropout
-from ltl.models.initialisers import BATCH_NORM
+from ltl.models.initialisers import BATCH_NORM, initialise, kaiming_normal
 from ltl.models.lenet import LeNet
 from ltl.pruning.allocation import included
 
@@ -24,7 +24,7 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 # Parameters and prunable weights with 10 outputs: LeNet on MNIST, the others on CIFAR-10. From Frankle & Carbin (2019,
 # Fig. 2) for Conv-2/4/6 in full (Conv-6 as recomputed), open_lth for ResNet-20 and VGG-16, He et al. (2016, Table 6)
-# rounded for the other ResNets, kuangliu/pytorch-cifar for ResNet-18.
+# rounded for the other ResNets, kuangliu/pytorch-cifar for ResNet-18; VGG-small and Wide ResNet-50-2 by hand.
 COUNTS = {
     "lenet_300_100": (266_610, 266_200),
     "conv2": (4_301_642, 4_300_992),
@@ -33,6 +33,8 @@ COUNTS = {
     "resnet18": (11_173_962, 11_164_352),
     "resnet20": (272_474, 270_896),
     "vgg16": (14_728_266, 14_715_584),
+    "vgg_small": (4_661_898, 4_656_512),
+    "wide_resnet50": (66_854_730, 66_786_496),
 }
 ROUNDED = {"resnet32": 0.46e6, "resnet44": 0.66e6, "resnet56": 0.85e6, "resnet110": 1.7e6, "vgg19": 20.0e6}
 
@@ -61,6 +63,37 @@ def test_published_parameter_counts(name: str) -> None:
         assert counts(build(name, MNIST if name.startswith("lenet") else CIFAR)) == COUNTS[name]
 
 
+def test_wide_resnet50_is_torchvisions() -> None:
+    """The published number of parameters with 1000 classes, and the sizes of images on the way."""
+    with torch.device("meta"):
+        network = build("wide_resnet50", (3, 224, 224), outputs=1000)
+        assert counts(network)[0] == 68_883_240
+        hidden, sides = torch.empty(1, 3, 224, 224), []
+        for name, child in network.named_children():
+            hidden = child(hidden)
+            if name in ("stem", "stem_pool") or name.startswith("stage"):
+                sides.append(tuple(hidden.shape[1:3]))
+    assert sides == [(64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (2048, 7)]
+
+
+def test_wide_resnet50_takes_a_step() -> None:
+    """In full, on 64x64 pixels: every weight has a gradient, and the loss falls."""
+    network = build("wide_resnet50", (3, 64, 64), outputs=5)
+    source = torch.Generator().manual_seed(0)
+    initialise(network, weight_init=kaiming_normal, generator=source)
+    inputs, targets = torch.randn(4, 3, 64, 64, generator=source), torch.tensor([0, 1, 2, 3])
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(2):
+        loss = nn.functional.cross_entropy(network(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(weight.grad is not None and weight.grad.any() for weight in network.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[1] < losses[0]
+
+
 @pytest.mark.parametrize("name", ROUNDED)
 def test_published_rounded_parameter_counts(name: str) -> None:
     with torch.device("meta"):
@@ -84,7 +117,7 @@ def test_shortcuts_of_resnet20_are_the_papers_2560_weights() -> None:
 @pytest.mark.parametrize("shape", [DIGITS, MNIST, CIFAR, (3, 17, 24)])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_fit_the_dataset_or_say_so_in_one_line(name: str, shape: tuple[int, ...]) -> None:
-    too_small = shape == DIGITS and (name == "conv8" or name.startswith("vgg"))
+    too_small = shape == DIGITS and (name == "conv8" or name.startswith("vgg1"))
     if too_small:
         label = name.replace("vgg", "VGG-").replace("conv", "Conv-")
         with pytest.raises(LtlError, match=rf"model: {label} .* 16x16 pixels or more, .* 8x8: .*") as error:
@@ -185,7 +218,7 @@ def test_recipes_are_whole_and_fit_their_model(name: str) -> None:
     assert parse(recipe.recipe.rewind_to, "recipe.rewind_to").value > 0
     milestones = [parse(text, "recipe.milestones").value for text in recipe.recipe.milestones]
     assert milestones == sorted(milestones)
-    deep = name.startswith(("resnet", "vgg"))
+    deep = name.startswith(("resnet", "vgg", "wide"))
     assert deep == (recipe.rewinding_note is not None)
     if deep:
         assert "pruner=imp_late" in recipe.rewinding_note

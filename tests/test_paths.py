@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, dense, kept, prunable
+from ltl.models.activations import Sign
 from ltl.models.conv import ConvNet
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import glorot_normal, initialise
@@ -70,7 +71,7 @@ class Unrolled:
             return (math.prod(shape),), flat
         if isinstance(module, nn.Linear | nn.Conv2d | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
             return self._add_connections(module, path, shape, units)
-        assert isinstance(module, nn.ReLU | nn.BatchNorm2d | nn.Identity | Dropout)
+        assert isinstance(module, nn.ReLU | Sign | nn.BatchNorm2d | nn.Identity | Dropout)
         return shape, units
 
     def _add_connections(

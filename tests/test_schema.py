@@ -55,6 +55,7 @@ REFUSED: dict[str, list[Any]] = {
     "model.widths": [3, [0], [1.5], ["a"], [True], None, {"a": 1}],
     "model.blocks": [3, [], [0], [[]], [[0]], [1.5], None],
     "model.width": [0, *WHOLE],
+    "model.widening": [0, *WHOLE],
     "model.dropout": [1.0, *FRACTION],
     "model.activation": CHOICE,
     "model.batch_norm": SWITCH,
