@@ -24,6 +24,7 @@ from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.experiment import Experiment
 from ltl.hardware import Hardware
+from ltl.models.scaling import scaled
 from ltl.pruning.pruner import Pruner, Replacement
 from ltl.rng import Seeds, generator
 from ltl.tickets import find
@@ -179,9 +180,10 @@ def _instantiate(cfg: DictConfig, key: str, *given: str, **offered: Any) -> "par
     Of the values `offered` it gets those that it takes and `cfg` does not set.
     """
     values = plain(cfg)
-    target = values["_target_"]
+    target, factor = values["_target_"], 1
     if key in ("model", "corruption"):
         del values["name"]  # what tickets and reports call it
+        factor = values.pop("width_factor", 1)
     try:
         made: partial[Any] = instantiate({**values, "_partial_": True}, _convert_="all")
     except HydraException as error:
@@ -194,7 +196,8 @@ def _instantiate(cfg: DictConfig, key: str, *given: str, **offered: Any) -> "par
         takes.bind(**dict.fromkeys(given), **keywords)
     except TypeError as error:
         raise LtlError(f"{key}: {target} {error}; see {key} in `--cfg job`.") from None
-    return partial(made.func, **keywords)  # Hydra's own would copy the configuration at every call
+    made = partial(made.func, **keywords)  # Hydra's own would copy the configuration at every call
+    return made if factor == 1 else scaled(made, factor)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
+from ltl.models.scaling import scaled
 from ltl.rng import generator
 from ltl.tickets import Ticket, effective
+
+# What models had before it could be chosen, of tickets from then.
+_BEFORE = {"activation": "relu", "batch_norm": False, "bias": True}
 
 _BATCH = 1000  # test examples in one forward pass
 
@@ -88,11 +93,16 @@ def network(ticket: Ticket, dataset: Dataset) -> nn.Module:
     """
     config = _json(ticket, "model")
     _own(config, "models")
-    given = {key: value for key, value in config.items() if key != "name"} | {"_partial_": True}
+    given = {key: value for key, value in config.items() if key not in ("name", "width_factor")} | {"_partial_": True}
+    factor = config.get("width_factor", 1)
     state = effective(ticket)
     try:
         with torch.device("meta"):
-            built: nn.Module = _instantiate(given)(input_shape=dataset.input_shape, outputs=dataset.outputs)
+            model = _instantiate(given)
+            takes = inspect.signature(model.func).parameters
+            model = partial(model, **{key: _BEFORE[key] for key in _BEFORE if key in takes and key not in given})
+            model = model if factor == 1 else scaled(model, factor)
+            built: nn.Module = model(input_shape=dataset.input_shape, outputs=dataset.outputs)
         # Compared before memory is allocated: a foreign file may ask for any size.
         shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
         if shapes != {name: tensor.shape for name, tensor in state.items()}:

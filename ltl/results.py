@@ -24,7 +24,7 @@ LAYER_COLUMNS = (
     "distance_from_init kept_q25 kept_q50 kept_q75 pruned_q25 pruned_q50 pruned_q75"
 ).split()
 METRIC_COLUMNS = (
-    "trial arm draw round step total_step train_loss val_accuracy val_loss test_accuracy test_loss lr"
+    "trial arm draw round step total_step train_loss val_accuracy val_loss test_accuracy test_loss lr mask_flips"
 ).split()
 TIME_COLUMNS = ("seconds", "eval_seconds")
 STATES = ("running", "done", "failed", "interrupted")

@@ -77,7 +77,7 @@ def _stored(folder: Path, whole: DictConfig) -> DictConfig:
     """Return the configuration kept in `folder`, with what is younger than the run taken from `whole`."""
     stored = read_config(folder)
     _fill(stored, whole)
-    for section in ("hardware", "report"):
+    for section in ("hardware", "report", "model"):
         _fill(stored[section], whole[section])
     for arm in set(stored.get("control") or ()) & set(whole.control):
         _fill(stored.control[arm], whole.control[arm])

@@ -305,13 +305,23 @@ def test_schedules_before_and_within_a_round() -> None:
         [0.25 ** (t / 4) for t in (1, 2, 3, 4)] + [0.0625 ** (t / 4) for t in (1, 2, 3, 4)]
     )
 
-    events = schedules.gradual(**settings, begin=0.25, end=0.75, prunings=5)
+    events = schedules.gradual(**settings, start=1.0, begin=0.25, end=0.75, prunings=5)
     assert [event.step for event in events[:6]] == [20, 48, 56, 64, 72, 80]
     assert [event.target.density for event in events[6:]] == pytest.approx(
         [1.0] + [0.0625 + 0.9375 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
     )
     assert events[5].target.density == pytest.approx(0.25)
     assert [event.anew for event in events] == ([True] + [False] * 5) * 2
+
+    half = schedules.gradual(**settings, start=0.5, begin=0.25, end=0.75, prunings=5)
+    assert [(event.round, event.step, event.anew) for event in half] == [
+        (event.round, event.step, event.anew) for event in events
+    ]
+    assert [event.target.density for event in half[:6]] == pytest.approx(
+        [0.5] + [0.25 + 0.25 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    )
+    with pytest.raises(LtlError, match=r"^pruner\.schedule\.start=0\.2 is below the density 0\.25 of the first round"):
+        schedules.gradual(**settings, start=0.2, begin=0.25, end=0.75, prunings=5)
 
     events = schedules.dynamic(**settings, every=15, until=0.75, fraction=0.3)
     first = [event for event in events if event.round == 1]

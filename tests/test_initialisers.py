@@ -113,7 +113,7 @@ def test_only_weights_are_drawn_in_order_of_definition() -> None:
 
 
 def test_initialised_networks_train_on_like_any_other() -> None:
-    network = LeNet(input_shape=(1, 8, 8), outputs=10, widths=[20], dropout=0.0)
+    network = LeNet(input_shape=(1, 8, 8), outputs=10, widths=[20], dropout=0.0, activation="relu", bias=True)
     initialise(network, weight_init=glorot_normal, generator=seeded(0))
     network(torch.ones(2, 1, 8, 8)).sum().backward()
     assert all(parameter.requires_grad and parameter.grad is not None for parameter in network.parameters())

@@ -12,7 +12,9 @@ from torch import nn
 from ltl.errors import LtlError
 from ltl.lengths import parse
 from ltl.masks import Tensors, dense, prunable
+from ltl.models.activations import activation
 from ltl.models.dropout import Dropout
+from ltl.models.initialisers import BATCH_NORM, initialise, kaiming_normal
 from ltl.models.lenet import LeNet
 from ltl.pruning.allocation import included
 
@@ -22,7 +24,7 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 # Parameters and prunable weights with 10 outputs: LeNet on MNIST, the others on CIFAR-10. From Frankle & Carbin (2019,
 # Fig. 2) for Conv-2/4/6 in full (Conv-6 as recomputed), open_lth for ResNet-20 and VGG-16, He et al. (2016, Table 6)
-# rounded for the other ResNets, kuangliu/pytorch-cifar for ResNet-18.
+# rounded for the other ResNets, kuangliu/pytorch-cifar for ResNet-18; VGG-small and Wide ResNet-50-2 by hand.
 COUNTS = {
     "lenet_300_100": (266_610, 266_200),
     "conv2": (4_301_642, 4_300_992),
@@ -31,6 +33,8 @@ COUNTS = {
     "resnet18": (11_173_962, 11_164_352),
     "resnet20": (272_474, 270_896),
     "vgg16": (14_728_266, 14_715_584),
+    "vgg_small": (4_661_898, 4_656_512),
+    "wide_resnet50": (66_854_730, 66_786_496),
 }
 ROUNDED = {"resnet32": 0.46e6, "resnet44": 0.66e6, "resnet56": 0.85e6, "resnet110": 1.7e6, "vgg19": 20.0e6}
 
@@ -42,7 +46,7 @@ def config(name: str) -> DictConfig:
 
 
 def build(name: str, input_shape: tuple[int, ...], outputs: int = 10, **overrides: Any) -> nn.Module:
-    settings = {key: value for key, value in config(name).model.items() if key != "name"}
+    settings = {key: value for key, value in config(name).model.items() if key not in ("name", "width_factor")}
     network = hydra.utils.instantiate(settings | overrides)(input_shape=input_shape, outputs=outputs)
     assert isinstance(network, nn.Module)
     return network
@@ -57,6 +61,37 @@ def counts(network: nn.Module) -> tuple[int, int]:
 def test_published_parameter_counts(name: str) -> None:
     with torch.device("meta"):
         assert counts(build(name, MNIST if name.startswith("lenet") else CIFAR)) == COUNTS[name]
+
+
+def test_wide_resnet50_is_torchvisions() -> None:
+    """The published number of parameters with 1000 classes, and the sizes of images on the way."""
+    with torch.device("meta"):
+        network = build("wide_resnet50", (3, 224, 224), outputs=1000)
+        assert counts(network)[0] == 68_883_240
+        hidden, sides = torch.empty(1, 3, 224, 224), []
+        for name, child in network.named_children():
+            hidden = child(hidden)
+            if name in ("stem", "stem_pool") or name.startswith("stage"):
+                sides.append(tuple(hidden.shape[1:3]))
+    assert sides == [(64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (2048, 7)]
+
+
+def test_wide_resnet50_takes_a_step() -> None:
+    """In full, on 64x64 pixels: every weight has a gradient, and the loss falls."""
+    network = build("wide_resnet50", (3, 64, 64), outputs=5)
+    source = torch.Generator().manual_seed(0)
+    initialise(network, weight_init=kaiming_normal, generator=source)
+    inputs, targets = torch.randn(4, 3, 64, 64, generator=source), torch.tensor([0, 1, 2, 3])
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(2):
+        loss = nn.functional.cross_entropy(network(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(weight.grad is not None and weight.grad.any() for weight in network.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[1] < losses[0]
 
 
 @pytest.mark.parametrize("name", ROUNDED)
@@ -82,7 +117,7 @@ def test_shortcuts_of_resnet20_are_the_papers_2560_weights() -> None:
 @pytest.mark.parametrize("shape", [DIGITS, MNIST, CIFAR, (3, 17, 24)])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_fit_the_dataset_or_say_so_in_one_line(name: str, shape: tuple[int, ...]) -> None:
-    too_small = shape == DIGITS and (name == "conv8" or name.startswith("vgg"))
+    too_small = shape == DIGITS and (name == "conv8" or name.startswith("vgg1"))
     if too_small:
         label = name.replace("vgg", "VGG-").replace("conv", "Conv-")
         with pytest.raises(LtlError, match=rf"model: {label} .* 16x16 pixels or more, .* 8x8: .*") as error:
@@ -101,12 +136,53 @@ def test_networks_for_images_refuse_other_inputs(name: str) -> None:
 
 
 def test_widths_and_inputs_of_lenet_are_free() -> None:
-    network = LeNet(input_shape=(40,), outputs=3, widths=[7], dropout=0.0)
+    network = LeNet(input_shape=(40,), outputs=3, widths=[7], dropout=0.0, activation="relu", bias=True)
     assert {name: tuple(p.shape) for name, p in network.named_parameters() if p.dim() == 2} == {
         "fc1.weight": (7, 40),
         "output.weight": (3, 7),
     }
-    assert prunable(LeNet(input_shape=(40,), outputs=3, widths=[], dropout=0.0)) == ["output.weight"]
+    assert prunable(LeNet(input_shape=(40,), outputs=3, widths=[], dropout=0.0, activation="relu", bias=True)) == [
+        "output.weight"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        (
+            "conv2",
+            "conv1 norm1 sign1 conv2 pool1 norm2 sign2 flatten fc1 fc_norm1 fc_sign1 fc2 fc_norm2 fc_sign2 output",
+        ),
+        ("lenet_300_100", "flatten fc1 norm1 sign1 fc2 norm2 sign2 output"),
+    ],
+)
+def test_binary_activations_follow_pooling_and_batch_norm(name: str, order: str) -> None:
+    """As published (Diffenderfer & Kailkhura 2021); without signs there is BatchNorm only where it is asked for."""
+    network = build(name, CIFAR, activation="sign")
+    assert [child for child, _ in network.named_children()] == order.split()
+    norms = [module for module in build(name, CIFAR).modules() if isinstance(module, BATCH_NORM)]
+    assert not norms
+    if name == "conv2":
+        with_norms = [child for child, _ in build(name, CIFAR, batch_norm=True).named_children()]
+        assert with_norms == order.replace("sign", "relu").split()
+
+
+def test_binary_activations_pass_on_the_slope_of_a_smooth_step() -> None:
+    """±1 going forward, 1 for 0; going back 2(1 − |x|)₊, the finite differences of 2x − sign(x) x² between ±1."""
+    inputs = torch.linspace(-2, 2, 401, dtype=torch.float64).requires_grad_()
+    outputs = activation("sign")(inputs)
+    assert torch.equal(outputs, torch.where(inputs >= 0, 1.0, -1.0).double())
+    slopes = torch.rand(401, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(outputs, inputs, slopes)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x.abs() <= 1, 2 * x - x.sign() * x**2, x.sign())
+
+    x, h = inputs.detach(), 1e-6
+    assert torch.allclose(gradient, slopes * (step(x + h) - step(x - h)) / (2 * h), atol=3e-6)
+    assert activation("sign")(torch.ones(3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    with pytest.raises(LtlError, match=r"^model\.activation=tanh is not possible: it must be relu or sign\.$"):
+        activation("tanh")
 
 
 def test_lenet_without_biases_has_its_weights_alone() -> None:
@@ -151,7 +227,7 @@ def test_recipes_are_whole_and_fit_their_model(name: str) -> None:
     assert parse(recipe.recipe.rewind_to, "recipe.rewind_to").value > 0
     milestones = [parse(text, "recipe.milestones").value for text in recipe.recipe.milestones]
     assert milestones == sorted(milestones)
-    deep = name.startswith(("resnet", "vgg"))
+    deep = name.startswith(("resnet", "vgg", "wide"))
     assert deep == (recipe.rewinding_note is not None)
     if deep:
         assert "pruner=imp_late" in recipe.rewinding_note

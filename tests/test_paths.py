@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, dense, kept, prunable
+from ltl.models.activations import Sign
 from ltl.models.conv import ConvNet
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import glorot_normal, initialise
@@ -70,7 +71,7 @@ class Unrolled:
             return (math.prod(shape),), flat
         if isinstance(module, nn.Linear | nn.Conv2d | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
             return self._add_connections(module, path, shape, units)
-        assert isinstance(module, nn.ReLU | nn.BatchNorm2d | nn.Identity | Dropout)
+        assert isinstance(module, nn.ReLU | Sign | nn.BatchNorm2d | nn.Identity | Dropout)
         return shape, units
 
     def _add_connections(
@@ -130,9 +131,21 @@ def same(left: Masks, right: Masks) -> bool:
 
 
 SMALL: dict[str, tuple[nn.Module, tuple[int, ...], tuple[float, ...]]] = {
-    "lenet": (LeNet(input_shape=(2, 3), outputs=3, widths=[5, 4], dropout=0.5), (2, 3), (0.1, 0.2, 0.4, 1.0)),
+    "lenet": (
+        LeNet(input_shape=(2, 3), outputs=3, widths=[5, 4], dropout=0.5, activation="relu", bias=True),
+        (2, 3),
+        (0.1, 0.2, 0.4, 1.0),
+    ),
     "conv": (
-        ConvNet(input_shape=(2, 5, 4), outputs=2, blocks=[2, 3], widths=[4], dropout=0.0),
+        ConvNet(
+            input_shape=(2, 5, 4),
+            outputs=2,
+            blocks=[2, 3],
+            widths=[4],
+            dropout=0.0,
+            activation="relu",
+            batch_norm=False,
+        ),
         (2, 5, 4),
         (0.1, 0.2, 0.4, 1.0),
     ),
@@ -155,7 +168,7 @@ def test_live_weights_are_those_on_a_path(name: str) -> None:
 
 
 def test_every_path_of_a_perceptron_one_by_one() -> None:
-    network = LeNet(input_shape=(4,), outputs=2, widths=[3, 3], dropout=0.0)
+    network = LeNet(input_shape=(4,), outputs=2, widths=[3, 3], dropout=0.0, activation="relu", bias=True)
     for seed in range(20):
         masks = random_masks(network, 0.35, seed)
         expected = {name: torch.zeros_like(mask) for name, mask in masks.items()}
@@ -207,7 +220,7 @@ def test_depth_neither_overflows_nor_vanishes(cut: str | None) -> None:
 @pytest.fixture(scope="module")
 def chain() -> LeNet:
     """300 layers: without bounds, 25^300 paths to each unit are beyond what float64 can hold."""
-    return LeNet(input_shape=(50,), outputs=50, widths=[50] * 300, dropout=0.0)
+    return LeNet(input_shape=(50,), outputs=50, widths=[50] * 300, dropout=0.0, activation="relu", bias=True)
 
 
 def test_a_chain_of_any_depth_overflows_nowhere(chain: LeNet) -> None:
@@ -227,7 +240,9 @@ def test_a_bottleneck_of_one_weight(chain: LeNet) -> None:
 
 
 def test_the_network_and_the_masks_stay_as_they_are() -> None:
-    network = ConvNet(input_shape=(1, 8, 8), outputs=3, blocks=[2], widths=[4], dropout=0.5)
+    network = ConvNet(
+        input_shape=(1, 8, 8), outputs=3, blocks=[2], widths=[4], dropout=0.5, activation="relu", batch_norm=False
+    )
     initialise(network, weight_init=glorot_normal, generator=torch.Generator().manual_seed(0))
     masks = random_masks(network, 0.1, 0)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -242,7 +257,7 @@ def test_the_network_and_the_masks_stay_as_they_are() -> None:
 
 
 def test_the_weights_play_no_part() -> None:
-    network = LeNet(input_shape=(6,), outputs=3, widths=[5], dropout=0.0)
+    network = LeNet(input_shape=(6,), outputs=3, widths=[5], dropout=0.0, activation="relu", bias=True)
     masks = random_masks(network, 0.3, 1)
     expected = live(network, (6,), masks)
     for parameter in network.parameters():
@@ -251,7 +266,7 @@ def test_the_weights_play_no_part() -> None:
 
 
 def test_a_layer_without_a_mask_counts_as_kept() -> None:
-    network = LeNet(input_shape=(6,), outputs=3, widths=[5], dropout=0.0)
+    network = LeNet(input_shape=(6,), outputs=3, widths=[5], dropout=0.0, activation="relu", bias=True)
     masks = random_masks(network, 0.3, 2)
     whole = live(network, (6,), {**masks, "fc1.weight": torch.ones(5, 6, dtype=torch.bool)})
     assert same(

@@ -58,7 +58,9 @@ def densities(name: str, *overrides: str) -> list[float]:
     """The densities of all rounds, by the network's own sizes and the paper's rates."""
     run, _ = experiment(name, *overrides)
     settings = {
-        key: value for key, value in run.setting("model").items() if key not in ("_target_", "_partial_", "name")
+        key: value
+        for key, value in run.setting("model").items()
+        if key not in ("_target_", "_partial_", "name", "width_factor")
     }
     mnist = run.setting("dataset.name") == "mnist"
     with torch.device("meta"):

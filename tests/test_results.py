@@ -156,5 +156,5 @@ def test_columns_are_those_of_the_design() -> None:
         "distance_from_init,kept_q25,kept_q50,kept_q75,pruned_q25,pruned_q50,pruned_q75"
     )
     assert ",".join(results.METRIC_COLUMNS) == (
-        "trial,arm,draw,round,step,total_step,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,lr"
+        "trial,arm,draw,round,step,total_step,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,lr,mask_flips"
     )

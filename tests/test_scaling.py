@@ -2,20 +2,25 @@
 
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from conftest import composed, train_in
 from torch import nn
 
+from ltl import build, rebuild
 from ltl.errors import LtlError
 from ltl.models.conv import ConvNet
 from ltl.models.lenet import LeNet
 from ltl.models.resnet import ResNet
 from ltl.models.scaling import count, scaled, smaller
 from ltl.models.vgg import VGG
+from ltl.tickets import load
 
 FAMILY: dict[str, tuple["partial[nn.Module]", dict[str, object]]] = {
-    "lenet": (partial(LeNet, widths=[300, 100], dropout=0.0), {"input_shape": (1, 28, 28), "outputs": 10}),
-    "conv": (partial(ConvNet, blocks=[64, 128], widths=[256, 256], dropout=0.0),
+    "lenet": (partial(LeNet, widths=[300, 100], dropout=0.0, activation="relu"),
+              {"input_shape": (1, 28, 28), "outputs": 10}),
+    "conv": (partial(ConvNet, blocks=[64, 128], widths=[256, 256], dropout=0.0, activation="relu", batch_norm=False),
              {"input_shape": (3, 32, 32), "outputs": 10}),
     "resnet": (partial(ResNet, blocks=[3, 3, 3], width=16), {"input_shape": (3, 32, 32), "outputs": 10}),
     "vgg": (partial(VGG, blocks=[[16], [32], [64, 64], [64, 64], [64, 64]]),
@@ -66,7 +71,22 @@ def test_counts_are_of_prunable_weights() -> None:
     assert count(*FAMILY["resnet"]) == 270_896
 
 
+def test_a_factor_widens_what_is_built(tmp_path: Path) -> None:
+    """`model.width_factor=2` is the network of twice the widths, in runs and when a ticket of it is rebuilt."""
+    sizes = []
+    for overrides in (["model.width_factor=2", "model.widths=[12,8]"], ["model.widths=[24,16]"]):
+        built = build.experiment(composed(*overrides), tmp_path, hardware_number=0)
+        sizes.append(built.counts())
+    assert sizes[0] == sizes[1]
+    folder = train_in(tmp_path, "control=none", "model.width_factor=1.5")
+    ticket = load(folder / "tickets" / "trial-0" / "round-01.safetensors")
+    assert ticket.masks["fc2.weight"].shape == (12, 18)
+    assert rebuild.network(ticket, built.dataset).get_parameter("fc1.weight").shape == (18, 64)
+
+
 def test_a_model_must_name_its_widths() -> None:
     """One line that says what is missing."""
-    with pytest.raises(LtlError, match="WIDTHS"):
+    with pytest.raises(
+        LtlError, match=r"^model: .* WIDTHS, which control=small_dense and model\.width_factor scale\.$"
+    ):
         scaled(partial(nn.Linear, in_features=3, out_features=2), 0.5)

@@ -56,7 +56,11 @@ REFUSED: dict[str, list[Any]] = {
     "model.blocks": [3, [], [0], [[]], [[0]], [1.5], None],
     "model.width": [0, *WHOLE],
     "model.bias": SWITCH,
+    "model.widening": [0, *WHOLE],
     "model.dropout": [1.0, *FRACTION],
+    "model.activation": CHOICE,
+    "model.batch_norm": SWITCH,
+    "model.width_factor": [0, *RATIO],
     "dataset._target_": WORD,
     **dict.fromkeys(["dataset.name", "dataset.root", "dataset.archive", "dataset.checksum", "dataset.folder"], WORD),
     **dict.fromkeys(["dataset.mirrors", "dataset.train_files", "dataset.test_files"], WORDS),
@@ -92,6 +96,7 @@ REFUSED: dict[str, list[Any]] = {
     **dict.fromkeys(
         [f"pruner.schedule.{name}" for name in ("begin", "end", "until", "fraction", "distance")], FRACTION
     ),
+    "pruner.schedule.start": [0, 1.5, *RATIO],
     **{f"pruner.schedule.{name}": [0, *WHOLE] for name in ("prunings", "every", "looks")},
     "pruner.scores.estimator._target_": WORD,
     "pruner.scores.estimator.rescale": SWITCH,

@@ -26,7 +26,13 @@ FAMILIES = {
     "dropout": ("model=lenet_300_100", "model.widths=[12,8]", "model.dropout=0.3"),
     "convolution": ("model=conv2", "model.blocks=[3]", "model.widths=[8]", "model.dropout=0.3", "batch=20"),
     "batch_norm": ("model=resnet20", "model.width=2", "model.blocks=[1,1]", "batch=20", "dataset.augment=true"),
-    "attention": ("model=lenet_300_100", "~model.widths", "~model.dropout", "model._target_=test_stack.Attention"),
+    "attention": (
+        "model=lenet_300_100",
+        "~model.widths",
+        "~model.dropout",
+        "~model.activation",
+        "model._target_=test_stack.Attention",
+    ),
 }
 OPTIMIZERS = {
     "sgd": ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.weight_decay=0.001", "optimizer.lr=0.05"),

@@ -34,14 +34,20 @@ def trained(*sizes: int, bias: bool = False) -> Ticket:
     ]
     names = [f"fc{number}.weight" for number in range(1, len(weights))] + ["output.weight"]
     state = dict(zip(names, weights, strict=True))
-    model = {"_target_": "ltl.models.lenet.LeNet", "widths": sizes[1:-1], "dropout": 0.0, "bias": bias}
+    model = {
+        "_target_": "ltl.models.lenet.LeNet",
+        "widths": sizes[1:-1],
+        "dropout": 0.0,
+        "activation": "relu",
+        "bias": bias,
+    }
     return Ticket(dense(state), state, {"model": json.dumps(model)}, {}, {})
 
 
 def masked_network(ticket: Ticket, inputs: int) -> nn.Module:
     """A plain module with the ticket's weights, built from what its metadata say."""
     model = json.loads(ticket.metadata["model"])
-    names = ("widths", "dropout", "bias")
+    names = ("widths", "dropout", "activation", "bias")
     outputs = len(ticket.state["output.weight"])
     network = LeNet(input_shape=(inputs,), outputs=outputs, **{name: model[name] for name in names})
     network.double().load_state_dict(effective(ticket))

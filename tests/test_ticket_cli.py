@@ -33,6 +33,8 @@ MODEL: Config = {
     "name": "lenet",
     "widths": [12, 8],
     "dropout": 0.0,
+    "activation": "relu",
+    "width_factor": 1,
 }
 DATASET: Config = {
     "_target_": "ltl.datasets.digits.load_digits",

@@ -26,6 +26,7 @@ class Member(Protocol):
     """One of the networks that are trained side by side."""
 
     init_sha256: str  # of `theta_0`
+    mask_flips: float | None  # fraction of the mask's entries that changed since the evaluation before; None: held
     lost: str  # why it is trained along, but not recorded any more; "" as long as it is
 
     @property
@@ -113,6 +114,9 @@ class Record(pl.Callback):
             for number, loss in enumerate(losses)
             if number not in self.lost
         }
+        for number, point in points.items():
+            if (flips := self.cycle.members[number].mask_flips) is not None:
+                point["mask_flips"] = flips
         with trainer.precision_plugin.forward_context():
             self._evaluate(module, points)
         self.latest = list(points.values())

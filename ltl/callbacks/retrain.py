@@ -18,6 +18,7 @@ class Given:
         self.make = make
         self.start: Start | None = None
         self.init_sha256 = ""
+        self.mask_flips: float | None = None  # a mask that is held, or pruned at once
         self.lost = ""
 
     @property

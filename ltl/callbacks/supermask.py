@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ltl.masks import Tensors, dense, prunable, tensors_sha256
+from ltl.masks import Masks, Tensors, dense, distance, prunable, tensors_sha256
 from ltl.pruning.evidence import Evidence
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
@@ -40,9 +40,11 @@ class Supermask:
         self.events = [event for event in events if event.round == turn]
         self.theta_0: Tensors = {}
         self.init_sha256 = ""
+        self.mask_flips: float | None = None
         self.lost = ""
         self.start: Start | None = None
         self.fresh: Tensors = {}
+        self._seen: Masks = {}
         self._counts: list[tuple[int, dict[str, int]]] = []  # weights to keep by layer, from a step on
 
     @property
@@ -71,6 +73,11 @@ class Supermask:
     def counts(self, step: int) -> dict[str, int]:
         """Return how many weights of each layer are to be kept at optimiser step `step`."""
         return [counts for since, counts in self._counts if since <= step][-1]
+
+    def look(self, masks: Masks) -> None:
+        """Look at the masks that the scores give, and how many entries have changed since the last look."""
+        self.mask_flips = distance(masks, self._seen) if self._seen else None
+        self._seen = masks
 
     def take(self, found: dict[str, Found], now: Tensors, sampled: dict[str, float]) -> None:
         """Take what the scores have found; what is no masked weight is as it is `now`."""
@@ -128,6 +135,7 @@ class TrainScores(pl.Callback):
             pl_module.position = (0, 0)
         self.begun = True
         self._keep()
+        self._look()
         pl_module.forget_lr()
 
     def on_train_batch_end(
@@ -140,7 +148,8 @@ class TrainScores(pl.Callback):
             self._keep()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take what was found, when the training has ended."""
+        """See how masks have changed, and take what was found when the training has ended."""
+        self._look()
         module, scores = self.module, self.scores
         assert module is not None
         assert scores is not None
@@ -173,6 +182,11 @@ class TrainScores(pl.Callback):
         assert self.scores is not None
         self.scores.keep(self._counts(self.module.position[1]))
         self.module.hold([member.current for member in self.members])
+
+    def _look(self) -> None:
+        assert self.scores is not None
+        for number, member in enumerate(self.members):
+            member.look({name: one.mask for name, one in self.scores.found(number).items()})
 
     def _draw(self, *keys: int | str) -> None:
         assert self.scores is not None

@@ -22,7 +22,7 @@ class ResNet(nn.Sequential):
         super().__init__()
         # A 3x3 convolution with stride 2 rounds up: even one pixel survives, so the size of the images is no limit.
         channels, _, _ = image_shape(input_shape, model=f"ResNet-{2 * sum(blocks) + 2}", halvings=0)
-        self.add_module("stem", _convolution(channels, width, kernel=3, stride=1))
+        self.add_module("stem", convolution(channels, width, kernel=3, stride=1))
         self.add_module("stem_relu", nn.ReLU())
         channels = width
         for stage, count in enumerate(blocks):
@@ -41,11 +41,11 @@ class ResNet(nn.Sequential):
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         super().__init__()
-        self.first = _convolution(inputs, outputs, kernel=3, stride=stride)
+        self.first = convolution(inputs, outputs, kernel=3, stride=stride)
         self.first_relu = nn.ReLU()
-        self.second = _convolution(outputs, outputs, kernel=3, stride=1)
+        self.second = convolution(outputs, outputs, kernel=3, stride=1)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, kernel=1, stride=stride)
+        self.shortcut = nn.Identity() if same else convolution(inputs, outputs, kernel=1, stride=stride)
         self.relu = nn.ReLU()
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -54,7 +54,8 @@ class _Residual(nn.Module):
         return outputs
 
 
-def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, *, kernel: int, stride: int) -> nn.Sequential:
+    """Return a convolution that keeps the size but for its stride, with BatchNorm after it."""
     return nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),

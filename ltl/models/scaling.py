@@ -1,4 +1,4 @@
-"""A small dense network of the same family, for comparison with a ticket of as many weights."""
+"""Wider and narrower networks of one family, such as a small dense one of as many weights as a ticket."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,10 @@ def scaled(model: "partial[nn.Module]", scale: float) -> "partial[nn.Module]":
     """
     names: Sequence[str] = getattr(model.func, "WIDTHS", ())
     if not names:
-        raise LtlError(f"control=small_dense: {model.func} does not list the keywords of its widths in WIDTHS.")
+        raise LtlError(
+            f"model: {model.func} does not list the keywords of its widths in WIDTHS, which control=small_dense and "
+            "model.width_factor scale."
+        )
     return partial(model, **{name: _scale(model.keywords[name], scale) for name in names})
 
 

@@ -10,13 +10,14 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from ltl.masks import Tensors
+from ltl.models.activations import Sign
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import BATCH_NORM
 from ltl.sparse_inputs import SparseBatch
 from ltl.streams import beside
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+_ELEMENTWISE = (Sign, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
 class Stack(nn.Module):

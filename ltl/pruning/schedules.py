@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ltl.errors import LtlError
 from ltl.masks import Masks, distance
 from ltl.pruning.allocation import Target
 
@@ -79,21 +80,26 @@ def at_init(*, rounds: int, rate: float, length: int, rewind_step: int, prunings
 
 
 def gradual(
-    *, rounds: int, rate: float, length: int, rewind_step: int, begin: float, end: float, prunings: int
+    *, rounds: int, rate: float, length: int, rewind_step: int, start: float, begin: float, end: float, prunings: int
 ) -> list[Event]:
-    """Prune while a round trains, from dense to its density ρ = (1 − rate)^r (Zhu & Gupta 2017, eq. 1).
+    """Prune while a round trains, from density `start` to its own, ρ = (1 − rate)^r (Zhu & Gupta 2017, eq. 1).
 
     Between the fractions `begin` and `end` of the round's training there are `prunings`, the density falling as
-    ρ + (1 − ρ)(1 − t)³ with t from 0 to 1.
+    ρ + (start − ρ)(1 − t)³ with t from 0 to 1. LtlError for a `start` below the density of a round.
     """
+    if rounds and start < 1 - rate:
+        raise LtlError(
+            f"pruner.schedule.start={start} is below the density {1 - rate:g} of the first round: raise it, or choose "
+            "a larger pruner.rate."
+        )
     events = []
     for turn in range(1, rounds + 1):
         final = (1 - rate) ** turn
-        events.append(Event(turn, rewind_step, Target(density=1.0), rewind_step, anew=True))
+        events.append(Event(turn, rewind_step, Target(density=start), rewind_step, anew=True))
         for number in range(1, prunings + 1):
             progress = number / prunings
             step = rewind_step + round((begin + (end - begin) * progress) * (length - rewind_step))
-            target = Target(density=final + (1 - final) * (1 - progress) ** 3)
+            target = Target(density=final + (start - final) * (1 - progress) ** 3)
             events.append(Event(turn, step, target, rewind_step))
     return events
 

@@ -38,6 +38,8 @@ _METHODS: Mapping[str, str] = {
     "edge_popup": "edge-popup",
     "edge_popup_scaled": "edge-popup, weights scaled by density",
     "multi_prize": "multi-prize, binary weights",
+    "multi_prize_binary_activations": "multi-prize, binary weights and activations",
+    "multi_prize_gradual": "multi-prize, binary weights, falling density",
     "zhou_heuristic": "one-shot pruning that keeps unchanged signs, signed constants",
     "zhou_supermask": "learned probabilities",
     "zhou_supermask_constant": "learned probabilities, signed constants",

@@ -79,10 +79,11 @@ def outputs_of(pairs: Sequence[Pair], inputs: Tensor) -> Tensor:
 def weights_of(ticket: Ticket) -> list[Tensor]:
     """Return the weights of a trained perceptron, layer by layer; LtlError if it is another network, or has biases."""
     model = json.loads(ticket.metadata.get("model", "{}"))
-    if model.get("_target_") != "ltl.models.lenet.LeNet" or model.get("bias", True) or model.get("dropout"):
+    other = model.get("bias", True) or model.get("dropout") or model.get("activation", "relu") != "relu"
+    if model.get("_target_") != "ltl.models.lenet.LeNet" or other:
         raise LtlError(
             f"a network of {model.get('_target_', 'an unknown model')} cannot be built from subset sums: train "
-            "model=lenet_300_100 with model.bias=false and model.dropout=0.0."
+            "model=lenet_300_100 with model.bias=false, model.dropout=0.0 and model.activation=relu."
         )
     state = effective(ticket)
     return [state[name] for name in ticket.masks]
@@ -92,7 +93,7 @@ def ticket_of(pairs: Sequence[Pair], trained: Ticket, about: Mapping[str, Any]) 
     """Return the masked random network as a ticket: a perceptron of twice the depth of `trained`, never trained."""
     model = json.loads(trained.metadata["model"])
     sizes = [size for pair in pairs for size in (len(pair.first), len(pair.second))]
-    model |= {"name": "subset_sum", "widths": sizes[:-1]}
+    model |= {"name": "subset_sum", "widths": sizes[:-1], "width_factor": 1}
     names = [f"fc{number}.weight" for number in range(1, len(sizes))] + ["output.weight"]
     masks = dict(zip(names, (mask for pair in pairs for mask in (pair.first_mask, pair.second_mask)), strict=True))
     state: Tensors = dict(zip(names, (layer for pair in pairs for layer in (pair.first, pair.second)), strict=True))

@@ -34,6 +34,7 @@ class Search:
     ) -> None:
         self.pruner, self.events, self.seed, self.initialise = pruner, list(events), seed, initialise
         self.start: Start | None = None
+        self.mask_flips: float | None = None  # a mask that is held, or pruned at once
         self.lost = ""  # why nothing more is learned from it
         self.theta_0: Tensors = {}
         self.init_sha256 = ""
