@@ -229,6 +229,7 @@ def test_every_option_and_key_is_documented() -> None:
         ("lr_schedule=milestones",),
         ("initialiser=orthogonal",),
         ("model=conv2",),
+        ("model=wide_resnet50",),
         ("debug=fast",),
     ]
     combinations += [(f"pruner={name}",) for name in ("grasp", "optimal_brain_damage", "gradual", "early_bird", "snfs")]
