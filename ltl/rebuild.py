@@ -99,8 +99,8 @@ def network(ticket: Ticket, dataset: Dataset) -> nn.Module:
     try:
         with torch.device("meta"):
             model = _instantiate(given)
-            takes = inspect.signature(model.func).parameters
-            model = partial(model, **{key: _BEFORE[key] for key in _BEFORE if key in takes and key not in given})
+            before = {key: _BEFORE[key] for key in _BEFORE if key in inspect.signature(model.func).parameters}
+            model = partial(model.func, **before | model.keywords)
             model = model if factor == 1 else scaled(model, factor)
             built: nn.Module = model(input_shape=dataset.input_shape, outputs=dataset.outputs)
         # Compared before memory is allocated: a foreign file may ask for any size.

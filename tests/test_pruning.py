@@ -291,7 +291,8 @@ NAMED = {  # as the paper prints them
 def test_densities_are_the_published_ones(model: str) -> None:
     """With the model's own multiples and exclusions; excluded layers count as kept."""
     cfg = composed(f"model={model}", "dataset=mnist" if model == "lenet_300_100" else "dataset=cifar10")
-    values = {key: value for key, value in OmegaConf.to_container(cfg.model, resolve=True).items() if key != "name"}  # type: ignore[union-attr]
+    apart = ("name", "width_factor")
+    values = {key: value for key, value in OmegaConf.to_container(cfg.model, resolve=True).items() if key not in apart}  # type: ignore[union-attr]
     with torch.device("meta"):
         network = instantiate(values)(input_shape=(1, 28, 28) if model == "lenet_300_100" else (3, 32, 32), outputs=10)
     allocate = instantiate(cfg.pruner.allocation, _convert_="all")

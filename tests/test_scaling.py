@@ -18,7 +18,7 @@ from ltl.models.vgg import VGG
 from ltl.tickets import load
 
 FAMILY: dict[str, tuple["partial[nn.Module]", dict[str, object]]] = {
-    "lenet": (partial(LeNet, widths=[300, 100], dropout=0.0, activation="relu"),
+    "lenet": (partial(LeNet, widths=[300, 100], dropout=0.0, activation="relu", bias=True),
               {"input_shape": (1, 28, 28), "outputs": 10}),
     "conv": (partial(ConvNet, blocks=[64, 128], widths=[256, 256], dropout=0.0, activation="relu", batch_norm=False),
              {"input_shape": (3, 32, 32), "outputs": 10}),

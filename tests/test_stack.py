@@ -31,6 +31,7 @@ FAMILIES = {
         "~model.widths",
         "~model.dropout",
         "~model.activation",
+        "~model.bias",
         "model._target_=test_stack.Attention",
     ),
 }
@@ -113,7 +114,7 @@ def test_every_pruner_finds_the_same_tickets_side_by_side(trained: Callable[...,
     fixed += ("control.reinit.rounds=[2]",)
     if pruner == "hybrid":
         fixed += ("pruner.rate=0.2",)  # its own leaves fewer weights than the last layer is to keep
-    if pruner in ("zhou_constant", "zhou_signed_constant", "quantised"):
+    if pruner in ("zhou_constant", "zhou_signed_constant", "zhou_heuristic", "quantised"):
         # Sums of few magnitudes and no bias are often exactly 0, and rounding then decides on ReLU's gradient.
         fixed += ("pruner.rewind_to=10it",)
     runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
