@@ -1,9 +1,8 @@
 """What tests share: tiny problems, and run folders made through the real command line's own functions."""
 
-import copy
-import dataclasses
 import gc
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -24,7 +23,6 @@ import report_rows
 
 torch.set_num_threads(1)
 os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests may have a key
-gc.freeze()  # the collection after every fit then leaves out the libraries: half the time of a small run
 
 CONF = Path(__file__).parents[1] / "conf"
 TINY = (
@@ -38,8 +36,14 @@ TINY = (
 )
 
 
+def pytest_collection_finish() -> None:
+    """Have the collection after every fit leave out libraries and tests: more than half the time of a small run."""
+    gc.collect()
+    gc.freeze()
+
+
 _read = FileConfigSource.load_config
-_files: dict[tuple[str, str, int], ConfigResult] = {}
+_files: dict[tuple[str, str, int], bytes] = {}  # pickled, like configurations: every collection walks through objects
 
 
 def _read_once(source: FileConfigSource, config_path: str) -> ConfigResult:
@@ -48,8 +52,9 @@ def _read_once(source: FileConfigSource, config_path: str) -> ConfigResult:
     file = file if file.suffix == ".yaml" else file.with_name(f"{file.name}.yaml")
     key = (source.path, config_path, file.stat().st_mtime_ns if file.exists() else 0)
     if key not in _files:
-        _files[key] = _read(source, config_path)
-    return dataclasses.replace(_files[key], config=copy.deepcopy(_files[key].config))
+        _files[key] = pickle.dumps(_read(source, config_path))
+    read: ConfigResult = pickle.loads(_files[key])
+    return read
 
 
 FileConfigSource.load_config = _read_once  # type: ignore[method-assign]
@@ -57,13 +62,14 @@ FileConfigSource.load_config = _read_once  # type: ignore[method-assign]
 
 def composed(*overrides: str) -> DictConfig:
     """Return the configuration of a run."""
-    return copy.deepcopy(_composed(overrides))
+    cfg: DictConfig = pickle.loads(_composed(overrides))
+    return cfg
 
 
 @cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
+def _composed(overrides: tuple[str, ...]) -> bytes:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("config", overrides=list(overrides))
+        return pickle.dumps(compose("config", overrides=list(overrides)))
 
 
 def train_in(where: Path, *overrides: str, tiny: bool = True) -> Path:

@@ -24,7 +24,7 @@ import ltl.report.report  # noqa: F401
 from ltl import run
 
 torch.set_num_threads(1)
-gc.freeze()  # as in conftest.py
+gc.freeze()  # the collection after every fit leaves out the libraries
 
 Done = subprocess.CompletedProcess[str]
 

@@ -20,7 +20,6 @@ NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CANONICAL = {"dataset": {"canonical": True, "test": 10_000}}
 
 
-@cache
 def experiment(name: str, *overrides: str) -> tuple[Run, Claim]:
     # As in a run folder: written by Hydra, read back from the file.
     config = OmegaConf.create(OmegaConf.to_yaml(composed(f"experiment={name}", *overrides)))
