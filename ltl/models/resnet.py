@@ -1,7 +1,7 @@
 """Residual networks for small images: the CIFAR family (ResNet-20 …) and ResNet-18 (He et al. 2016)."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -24,18 +24,8 @@ class ResNet(nn.Sequential):
         channels, _, _ = image_shape(input_shape, model=f"ResNet-{2 * sum(blocks) + 2}", halvings=0)
         self.add_module("stem", convolution(channels, width, kernel=3, stride=1))
         self.add_module("stem_relu", nn.ReLU())
-        channels = width
-        for stage, count in enumerate(blocks):
-            stage_channels = width * 2**stage
-            residuals = nn.Sequential()
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                residuals.append(_Residual(channels, stage_channels, stride=stride))
-                channels = stage_channels
-            self.add_module(f"stage{stage + 1}", residuals)
-        self.add_module("pool", nn.AdaptiveAvgPool2d(1))
-        self.add_module("flatten", nn.Flatten())
-        self.add_module("output", nn.Linear(channels, outputs))
+        for name, module in stages(blocks, width, expansion=1, outputs=outputs, block=_Residual):
+            self.add_module(name, module)
 
 
 class _Residual(nn.Module):
@@ -52,6 +42,26 @@ class _Residual(nn.Module):
         residual = self.second(self.first_relu(self.first(inputs)))
         outputs: Tensor = self.relu(residual + self.shortcut(inputs))
         return outputs
+
+
+def stages(
+    blocks: Sequence[int], width: int, *, expansion: int, outputs: int, block: Callable[..., nn.Module]
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield by name the stages of `block`s after a stem of `width` channels, average pooling and the linear layer.
+
+    `block(inputs, channels, stride=…)` is to return `expansion` times as many channels as it is given. These begin at
+    `width`; every stage but the first halves the image and doubles them.
+    """
+    inputs = width
+    for stage, count in enumerate(blocks):
+        channels, residuals = width * 2**stage, nn.Sequential()
+        for number in range(count):
+            residuals.append(block(inputs, channels, stride=2 if stage > 0 and number == 0 else 1))
+            inputs = channels * expansion
+        yield f"stage{stage + 1}", residuals
+    yield "pool", nn.AdaptiveAvgPool2d(1)
+    yield "flatten", nn.Flatten()
+    yield "output", nn.Linear(inputs, outputs)
 
 
 def convolution(inputs: int, outputs: int, *, kernel: int, stride: int) -> nn.Sequential:

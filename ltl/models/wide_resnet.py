@@ -1,11 +1,14 @@
 """Wide ResNet-50-2 (Zagoruyko & Komodakis 2016): residual blocks of three convolutions."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from ltl.models.images import image_shape
-from ltl.models.resnet import convolution
+from ltl.models.resnet import convolution, stages
+
+_EXPANSION = 4  # of the channels between blocks
 
 
 class WideResNet(nn.Sequential):
@@ -28,23 +31,15 @@ class WideResNet(nn.Sequential):
         self.add_module("stem", convolution(channels, width, kernel=7, stride=2))
         self.add_module("stem_relu", nn.ReLU())
         self.add_module("stem_pool", nn.MaxPool2d(3, stride=2, padding=1))
-        channels = width
-        for stage, count in enumerate(blocks):
-            inner = width * 2**stage
-            bottlenecks = nn.Sequential()
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                bottlenecks.append(_Bottleneck(channels, inner * widening, inner * 4, stride=stride))
-                channels = inner * 4
-            self.add_module(f"stage{stage + 1}", bottlenecks)
-        self.add_module("pool", nn.AdaptiveAvgPool2d(1))
-        self.add_module("flatten", nn.Flatten())
-        self.add_module("output", nn.Linear(channels, outputs))
+        block = partial(_Bottleneck, widening=widening)
+        for name, module in stages(blocks, width, expansion=_EXPANSION, outputs=outputs, block=block):
+            self.add_module(name, module)
 
 
 class _Bottleneck(nn.Module):
-    def __init__(self, inputs: int, inner: int, outputs: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, *, widening: int, stride: int) -> None:
         super().__init__()
+        inner, outputs = channels * widening, channels * _EXPANSION
         self.first = convolution(inputs, inner, kernel=1, stride=1)
         self.first_relu = nn.ReLU()
         self.second = convolution(inner, inner, kernel=3, stride=stride)
