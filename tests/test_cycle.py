@@ -13,6 +13,7 @@ from torch import nn
 
 from ltl import fit
 from ltl.callbacks import PruneRewind
+from ltl.callbacks.checkpoint import CheckedCheckpointIO
 from ltl.errors import Diverged, Stopped
 from ltl.experiment import Experiment
 from ltl.masks import density, kept
@@ -421,3 +422,16 @@ def test_rows_of_changed_hardware_are_marked(launch: Launch) -> None:
     assert [row["hardware"] for row in read_table(folder / "rounds.csv")] == ["0", "0", "1"]
     used = read_status(folder)["hardware"]
     assert [one["precision"] for one in used] == ["32-true", "bf16-mixed"]
+
+
+def test_a_run_from_before_stacks_of_several_runs_is_extended(launch: Launch) -> None:
+    """Its checkpoint holds the rows of all trials in one list; it ends with the rows of a run made at once."""
+    fixed = ("trials=2", "control=none", "hardware.stack=together")
+    whole, folder = launch(*fixed, folder="whole"), launch(*fixed, "pruner.rounds=1")
+    path, files = folder / "checkpoints/trial-0-to-1-ticket.ckpt", CheckedCheckpointIO(settings={})
+    state = files.load_checkpoint(path)
+    for name in ("rows", "layer_rows"):
+        state["callbacks"]["Record"][name] = [row for one in state["callbacks"]["Record"][name] for row in one]
+    files.save_checkpoint(state, path)
+    launch(*fixed)
+    assert rows(folder) == rows(whole)

@@ -139,6 +139,10 @@ class Record(pl.Callback):
         """Take up the state of a checkpoint."""
         for name in self._KEPT:
             setattr(self, name, state_dict[name])
+        for name in ("rows", "layer_rows"):  # older checkpoints, of one network a trial, hold one list for all
+            rows = state_dict[name]
+            if any(isinstance(one, dict) for one in rows):
+                setattr(self, name, [[row for row in rows if row["trial"] == trial] for trial in self.trials])
         self._seconds = state_dict["seconds"]
 
     _KEPT = ("curves", "rows", "layer_rows", "steps_done", "eval_seconds", "lost")
