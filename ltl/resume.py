@@ -137,7 +137,7 @@ def _controls(cfg: DictConfig) -> dict[str, dict[str, Any]]:
 
 def _holds(value: Any, before: Any) -> bool:
     """Return whether a control's `value` has all that it had before: draws are a number, rounds a list or "all"."""
-    if isinstance(value, int) and isinstance(before, int):
+    if isinstance(value, int) and isinstance(before, int) and not isinstance(value, bool):
         return value >= before
     if isinstance(value, list) and isinstance(before, list):
         return set(value) >= set(before)

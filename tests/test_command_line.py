@@ -300,6 +300,10 @@ def test_a_run_is_whole(finished: Path) -> None:
         (["control.reinit.rounds=[1]"], "control.reinit.rounds=[1] differs from the run in runs/first, which has all"),
         (["control.reinit.draws=0"], "control.reinit.draws=0 is not possible"),
         (["control.reinit.mask=shuffled"], "control.reinit.mask=shuffled differs from the run in runs/first"),
+        (
+            ["control.reinit.train=false"],
+            "control.reinit.train=False differs from the run in runs/first, which has True",
+        ),
         (["pruner.rounds=many"], "pruner.rounds=many is not possible: it must be a whole number"),
         (["hardware.threads=0"], "hardware.threads=0 is not possible"),
         (["sede=4"], "sede=4 is not possible: there is no key sede. Did you mean seed?"),

@@ -11,7 +11,7 @@ import torch
 from conftest import train_in
 from torch import nn
 
-from ltl import fit
+from ltl import fit, resume
 from ltl.callbacks import PruneRewind
 from ltl.callbacks.checkpoint import CheckedCheckpointIO
 from ltl.errors import Diverged, Stopped
@@ -435,3 +435,9 @@ def test_a_run_from_before_stacks_of_several_runs_is_extended(launch: Launch) ->
     files.save_checkpoint(state, path)
     launch(*fixed)
     assert rows(folder) == rows(whole)
+
+
+def test_controls_grow_but_do_not_turn_into_others() -> None:
+    """More draws or rounds of a control hold what there was; a switch turned on is no "more"."""
+    assert resume._holds(3, 2) and resume._holds("all", [1, 2]) and resume._holds([1, 2, 3], [1, 2])
+    assert not (resume._holds(1, 2) or resume._holds([1], [1, 2]) or resume._holds(True, False))

@@ -29,7 +29,7 @@ class Control:
     data: Literal["same", "clean"]
     rounds: tuple[int, ...] | None
     draws: int
-    train: bool = True
+    train: bool
 
 
 def control_start(
