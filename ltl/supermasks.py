@@ -43,16 +43,17 @@ class Found:
 class Estimator(Protocol):
     """How scores become masks, and gradients of weights those of scores.
 
-    fresh(shape, density, generator) -> scores (*shape) of one network to begin with. weights(theta, scores, counts,
-    draws) -> effective weights in training: `counts` are the weights that each network is to keep, `draws` int16 over
-    its whole range where the estimator `draws`. found(theta, scores, counts) -> what is evaluated and kept.
+    fresh(theta, density, generator) -> scores of one network, of the shape of `theta`, to begin with. weights(theta,
+    scores, counts, draws) -> effective weights in training: `counts` are the weights that each network is to keep,
+    `draws` int16 over its whole range where the estimator `draws`. found(theta, scores, counts) -> what is evaluated
+    and kept.
     """
 
     @property
     def draws(self) -> bool:
         """Whether masks are drawn in training."""
 
-    def fresh(self, shape: Sequence[int], density: float, generator: torch.Generator) -> Tensor:
+    def fresh(self, theta: Tensor, density: float, generator: torch.Generator) -> Tensor:
         """Return the scores that one network begins with."""
 
     def weights(self, theta: Tensor, scores: Tensor, counts: Sequence[int], draws: Tensor | None) -> Tensor:
@@ -75,10 +76,10 @@ class Bernoulli:
     rescale: bool
     draws = True
 
-    def fresh(self, shape: Sequence[int], density: float, generator: torch.Generator) -> Tensor:
+    def fresh(self, theta: Tensor, density: float, generator: torch.Generator) -> Tensor:
         """Return the logit of `density` everywhere."""
         density = min(density, 1 - torch.finfo(torch.float32).eps)
-        return torch.full(tuple(shape), math.log(density / (1 - density)))
+        return torch.full(theta.shape, math.log(density / (1 - density)))
 
     def weights(self, theta: Tensor, scores: Tensor, counts: Sequence[int], draws: Tensor | None) -> Tensor:
         """Return θ ⊙ b for masks that are drawn, rescaled if so."""
@@ -112,9 +113,9 @@ class EdgePopup:
 
     draws = False
 
-    def fresh(self, shape: Sequence[int], density: float, generator: torch.Generator) -> Tensor:
+    def fresh(self, theta: Tensor, density: float, generator: torch.Generator) -> Tensor:
         """Return draws from U(−1/√fan_in, 1/√fan_in), as linear and convolution layers of PyTorch begin."""
-        return _uniform(shape, generator)
+        return _uniform(theta.shape, generator)
 
     def weights(self, theta: Tensor, scores: Tensor, counts: Sequence[int], draws: Tensor | None) -> Tensor:
         """Return θ where |s| is among the `counts` largest."""
@@ -134,25 +135,45 @@ class Binary:
 
     draws = False
 
-    def fresh(self, shape: Sequence[int], density: float, generator: torch.Generator) -> Tensor:
+    def fresh(self, theta: Tensor, density: float, generator: torch.Generator) -> Tensor:
         """Return what `EdgePopup` begins with."""
-        return _uniform(shape, generator)
+        return _uniform(theta.shape, generator)
 
     def weights(self, theta: Tensor, scores: Tensor, counts: Sequence[int], draws: Tensor | None) -> Tensor:
         """Return α · M ⊙ sign θ."""
-        kept, gain = self._kept(theta, scores, counts)
+        kept, gain = _binary(theta, scores, counts)
         return _with_gradient(kept.mul_(gain), scores, lambda slope: _signed(slope * theta, scores))
 
     def found(self, theta: Tensor, scores: Tensor, counts: Sequence[int]) -> Found:
         """Return mask, signs and gain."""
-        kept, gain = self._kept(theta, scores, counts)
+        kept, gain = _binary(theta, scores, counts)
         return Found(kept.bool(), _signs(theta), gain, None)
 
-    def _kept(self, theta: Tensor, scores: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return M ⊙ sign θ and α; 0 for a layer without weights."""
-        kept = largest(_signs(theta), scores, counts)
-        sizes = theta.new_tensor(counts).clamp(min=1).view(-1, *(1,) * (theta.dim() - 1))
-        return kept, _summed(kept * theta) / sizes
+
+@dataclass(frozen=True)
+class Ternary:
+    """Trained weights in as many bits as `Binary`: no supermask, but what one is to be compared with.
+
+    The scores are weights that begin at θ₀: W = α · M ⊙ sign s, M the largest |s| of each layer, α the mean |s| of
+    those kept; ∂s = ∂W, straight through (Li, Zhang & Liu 2016: ternary weight networks, whose density a threshold
+    gives).
+    """
+
+    draws = False
+
+    def fresh(self, theta: Tensor, density: float, generator: torch.Generator) -> Tensor:
+        """Return θ₀."""
+        return theta.clone()
+
+    def weights(self, theta: Tensor, scores: Tensor, counts: Sequence[int], draws: Tensor | None) -> Tensor:
+        """Return α · M ⊙ sign s."""
+        kept, gain = _binary(scores.detach(), scores, counts)
+        return _with_gradient(kept.mul_(gain), scores, lambda slope: slope)
+
+    def found(self, theta: Tensor, scores: Tensor, counts: Sequence[int]) -> Found:
+        """Return mask, signs and gain."""
+        kept, gain = _binary(scores.detach(), scores, counts)
+        return Found(kept.bool(), _signs(scores.detach()), gain, None)
 
 
 class _WithGradient(torch.autograd.Function):
@@ -175,6 +196,13 @@ def _with_gradient(value: Tensor, scores: Tensor, gradient: Callable[[Tensor], T
     """
     with_gradient: Tensor = _WithGradient.apply(value, scores, gradient)  # type: ignore[no-untyped-call]
     return with_gradient
+
+
+def _binary(theta: Tensor, scores: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return sign θ where |s| is among the `counts` largest, and the mean |θ| there; 0 for a layer without weights."""
+    kept = largest(_signs(theta), scores, counts)
+    sizes = theta.new_tensor(counts).clamp(min=1).view(-1, *(1,) * (theta.dim() - 1))
+    return kept, _summed(kept * theta) / sizes
 
 
 def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:

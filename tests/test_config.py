@@ -151,6 +151,7 @@ OPTIONS = {
         "static_sparse",
         "synflow",
         "synflow_inverted",
+        "trained_ternary",
         "zhou_constant",
         "zhou_freeze_init",
         "zhou_heuristic",

@@ -1,5 +1,6 @@
 """Supermasks found in whole runs: tickets, rows, exactness, stacks and resuming."""
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,7 @@ PRUNERS = sorted(
     for path in (Path(__file__).parents[1] / "conf" / "pruner").glob("*.yaml")
     if composed(f"pruner={path.stem}").pruner.get("scores") is not None
 )
+BINARY = ("multi_prize", "trained_ternary")  # what tickets in bits are called, or begin with
 Launch = Callable[..., Path]
 
 
@@ -103,6 +105,8 @@ def test_weights_are_not_touched(run: tuple[str, Path]) -> None:
                     expected = torch.sign(expected) * expected.std(correction=0)
                 elif key in ticket.masks and name == "edge_popup_scaled":
                     expected = expected * (expected.numel() / int(ticket.masks[key].sum())) ** 0.5
+                elif key in ticket.masks and name == "trained_ternary":
+                    expected = value.sign()  # weights that were trained: of each a sign is left
                 elif key in ticket.masks and name.startswith("multi_prize"):
                     expected = torch.where(expected < 0, -1.0, 1.0)
                 assert torch.equal(value, expected), key
@@ -148,7 +152,7 @@ def test_a_binary_ticket_is_kept_in_bits(
     path, table = folder / "tickets" / "trial-0" / "round-01.safetensors", rows(folder)
     ticket, dataset = load(path), digits(folder)
     assert main(["show", str(path)]) == 0
-    assert ("binary: " in capsys.readouterr().out) == name.startswith("multi_prize")
+    assert ("binary: " in capsys.readouterr().out) == name.startswith(BINARY)
     assert main(["export", str(path), str(tmp_path / "plain.safetensors")]) == 0
     network = rebuild.network(ticket, dataset)
     with torch.no_grad():
@@ -157,7 +161,7 @@ def test_a_binary_ticket_is_kept_in_bits(
     network.load_state_dict(load_file(tmp_path / "plain.safetensors"))
     found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc, operator]
     assert found[0][1] == float(table["0", "ticket", "0", "1"]["test_accuracy"])
-    if name.startswith("multi_prize"):
+    if name.startswith(BINARY):
         assert is_binary(ticket)
         weights = sum(mask.numel() for mask in ticket.masks.values())
         others = sum(4 * value.numel() for key, value in ticket.state.items() if key not in ticket.masks)
@@ -255,6 +259,25 @@ def test_bfloat16_leaves_scores_and_weights_as_they_are(launch: Launch, pruner: 
     row = rows(folder)["0", "ticket", "0", "1"]
     assert float(row["train_loss"]) < 2.3
     assert pruner.startswith("zhou") or float(row["density"]) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_trained_ternary_weights_take_as_many_bits_as_a_multi_prize_ticket(
+    launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same counts in every layer, so the same bits; signs are learned, beginning with those of θ₀."""
+    sizes, masks = [], []
+    for name in ("multi_prize", "trained_ternary"):
+        fixed = (f"pruner={name}", "control=none", "trials=1", "length=60it", "pruner.rounds=1")
+        path = launch(*fixed, folder=name) / "tickets" / "trial-0" / "round-01.safetensors"
+        assert main(["show", str(path)]) == 0
+        sizes.append(re.findall(r"binary: (.*)", capsys.readouterr().out))
+        masks.append(load(path).masks)
+    assert sizes[0] == sizes[1] != []
+    initial, found = theta_0(path.parents[2], 0), load(path).state
+    assert is_binary(load(path))
+    moved = [float((found[key] != initial[key].sign()).double().mean()) for key in masks[1]]
+    assert 0 < max(moved) < 0.5
+    assert any(not torch.equal(masks[0][key], masks[1][key]) for key in masks[1])
 
 
 def test_chunks_decide_nothing(launch: Launch) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ltl.masks import Tensors
 from ltl.pruning.allocation import lowest
 from ltl.rng import generator
-from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, _marked, largest
+from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, Ternary, _marked, largest
 
 SHAPES = [(7, 5), (4, 3, 3, 2)]
 ESTIMATORS: dict[str, Estimator] = {
@@ -18,6 +18,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "rescaled": Bernoulli(rescale=True),
     "edge_popup": EdgePopup(),
     "binary": Binary(),
+    "ternary": Ternary(),
 }
 
 
@@ -73,9 +74,10 @@ def test_a_step_is_what_the_equations_say(name: str, shape: Sequence[int]) -> No
             mask = np.zeros(len(scores))
             mask[np.argsort(-np.abs(scores))[:count]] = 1
             expected = theta * mask
-            if name == "binary":
-                expected = np.abs(theta * mask).sum() / count * mask * np.sign(theta)
-            expected_gradient = slope * theta * np.sign(scores)
+            if name in ("binary", "ternary"):
+                signed = theta if name == "binary" else scores
+                expected = np.abs(signed * mask).sum() / count * mask * np.sign(signed)
+            expected_gradient = slope if name == "ternary" else slope * theta * np.sign(scores)
         assert np.allclose(weights[number].numpy().ravel(), expected, rtol=1e-12, atol=0)
         assert np.allclose(gradient[number].numpy().ravel(), expected_gradient, rtol=1e-12, atol=1e-15)
 
@@ -91,6 +93,8 @@ def test_gradients_are_those_of_the_soft_function(name: str, shape: Sequence[int
     def soft(scores: Tensor) -> Tensor:
         if name in ("edge_popup", "binary"):
             return weights + theta * (scores.abs() - here.abs())
+        if name == "ternary":
+            return weights + scores - here
         mask = (uniform(given["draws"]) < torch.sigmoid(here)).double() + torch.sigmoid(scores) - torch.sigmoid(here)
         scale = mask[0].numel() / mask.flatten(1).sum(1) if name == "rescaled" else torch.ones(len(mask))
         return theta * mask * scale.view(-1, *(1,) * (mask.dim() - 1))
@@ -160,9 +164,10 @@ def test_a_step_is_the_detach_form(name: str, shape: Sequence[int]) -> None:
         weights = theta * mask * (one.sum() / mask.sum(dims, keepdim=True) if name == "rescaled" else 1)
     else:
         mask = largest(torch.ones_like(theta), scores, wanted)
-        soft = theta * scores.abs()
-        gain = (theta * mask).abs().sum(dims, keepdim=True) / mask.sum(dims, keepdim=True)
-        hard = gain * mask * torch.sign(theta) if name == "binary" else theta * mask
+        soft = scores if name == "ternary" else theta * scores.abs()
+        signed = scores.detach() if name == "ternary" else theta
+        gain = (signed * mask).abs().sum(dims, keepdim=True) / mask.sum(dims, keepdim=True)
+        hard = theta * mask if name == "edge_popup" else gain * mask * torch.sign(signed)
         weights = hard + (soft - soft.detach())
     (weights * given["slope"]).sum().backward()
     for ours, theirs in zip(trained(ESTIMATORS[name], given, wanted), (weights, scores.grad), strict=True):
@@ -200,15 +205,16 @@ def test_what_is_found(name: str) -> None:
     if name == "rescaled":
         assert found.gain is not None
         assert found.gain.flatten().tolist() == pytest.approx([35 / size for size in sizes])
-    if name == "binary":
-        assert torch.equal(found.theta, torch.sign(given["theta"]))
+    if name in ("binary", "ternary"):
+        signed = given["theta" if name == "binary" else "scores"]
+        assert torch.equal(found.theta, torch.sign(signed))
         assert found.gain is not None
-        means = [float(theta[mask].abs().mean()) for theta, mask in zip(given["theta"], found.mask, strict=True)]
+        means = [float(theta[mask].abs().mean()) for theta, mask in zip(signed, found.mask, strict=True)]
         assert found.gain.flatten().tolist() == pytest.approx(means)
     else:
         assert torch.equal(found.theta, given["theta"])
     trains = ESTIMATORS[name].weights
-    if name in ("edge_popup", "binary"):  # nothing is drawn: training sees what is found
+    if name in ("edge_popup", "binary", "ternary"):  # nothing is drawn: training sees what is found
         assert torch.equal(trains(given["theta"], given["scores"], wanted, None), found.weights())
 
 
@@ -224,19 +230,21 @@ def test_an_empty_mask_is_finite(name: str) -> None:
 
 
 def test_scores_begin_as_published() -> None:
-    """At the logit of the density, which is 0 at a half; and as the weights of PyTorch's layers."""
-    assert torch.equal(Bernoulli(rescale=True).fresh((3, 4), 0.5, generator("mask", 0)), torch.zeros(3, 4))
-    low = Bernoulli(rescale=True).fresh((3, 4), 0.1, generator("mask", 0))
+    """At the logit of the density, which is 0 at a half; as the weights of PyTorch's layers; and at θ₀."""
+    theta = torch.randn(3, 4)
+    assert torch.equal(Ternary().fresh(theta, 0.5, generator("mask", 0)), theta)
+    assert torch.equal(Bernoulli(rescale=True).fresh(torch.empty(3, 4), 0.5, generator("mask", 0)), torch.zeros(3, 4))
+    low = Bernoulli(rescale=True).fresh(torch.empty(3, 4), 0.1, generator("mask", 0))
     assert torch.allclose(torch.sigmoid(low), torch.full((3, 4), 0.1))
-    assert Bernoulli(rescale=True).fresh((3, 4), 1.0, generator("mask", 0)).isfinite().all()
+    assert Bernoulli(rescale=True).fresh(torch.empty(3, 4), 1.0, generator("mask", 0)).isfinite().all()
     estimators: list[Callable[..., Tensor]] = [EdgePopup().fresh, Binary().fresh]
     for fresh in estimators:
         for layer in (torch.nn.Linear(30, 40), torch.nn.Conv2d(5, 40, 3)):
-            scores = fresh(layer.weight.shape, 0.5, generator("mask", 0))
+            scores = fresh(layer.weight, 0.5, generator("mask", 0))
             bound = layer.weight[0].numel() ** -0.5
             assert 0.98 * bound < float(scores.abs().max()) <= bound
             assert abs(float(scores.mean())) < 0.1 * bound
-            assert torch.equal(scores, fresh(layer.weight.shape, 0.5, generator("mask", 0)))
+            assert torch.equal(scores, fresh(layer.weight, 0.5, generator("mask", 0)))
 
 
 def test_the_sign_of_zero_is_one() -> None:

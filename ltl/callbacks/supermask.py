@@ -64,9 +64,9 @@ class Supermask:
             layers = self.pruner.prune(evidence, event.target)
             self._counts.append((event.step, {name: int(mask.sum()) for name, mask in layers.items()}))
         for name, count in self.counts(0).items():
-            shape = theta_0[name].shape
-            scores = self.scoring.estimator.fresh(shape, count / shape.numel(), source)
-            self.fresh[name] = scores.to(theta_0[name].dtype)
+            initial = theta_0[name]
+            scores = self.scoring.estimator.fresh(initial, count / initial.numel(), source)
+            self.fresh[name] = scores.to(initial.dtype)
         theta = self.pruner.survivors(evidence, layers)
         self.start = Start("ticket", 0, self.turn, masks, theta, {}, 0, self.scoring.length)
 

@@ -40,6 +40,7 @@ _METHODS: Mapping[str, str] = {
     "multi_prize": "multi-prize, binary weights",
     "multi_prize_binary_activations": "multi-prize, binary weights and activations",
     "multi_prize_gradual": "multi-prize, binary weights, falling density",
+    "trained_ternary": "trained weights of one magnitude a layer",
     "zhou_heuristic": "one-shot pruning that keeps unchanged signs, signed constants",
     "zhou_supermask": "learned probabilities",
     "zhou_supermask_constant": "learned probabilities, signed constants",
