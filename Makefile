@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# Not compiled, for two modules in three are never imported.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: run test test-slow lint bench clean
+.PHONY: run test tests test-slow lint bench clean
 
 run: .venv/ready
 	$(BIN)/python -m ltl.run $(ARGS)
 
-test: .venv/ready lint
+test: lint tests
+
+tests: .venv/ready
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: .venv/ready
@@ -26,8 +30,8 @@ bench: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ltl needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweep,dashboards,dev]'
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[sweep,dashboards,dev]'
 	touch $@
 
 clean:
