@@ -120,7 +120,9 @@ def test_a_stack_that_was_cut_goes_on_to_the_same_bits(tmp_path: Path, capsys: p
     fixed = ("pruner=imp,random", "control=[random_mask]", "trials=2", "pruner.rounds=1", "eval_every=6it")
     assert sweep("whole", *fixed) == ""
     assert sweep("cut", *fixed, "hardware.stop_after=0s") == "1"
-    assert "`python -m ltl.run resume=cut` goes on" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "`python -m ltl.run resume=cut` goes on" in printed
+    assert "trial 0–1 of 4 networks · ticket · round 0 of 1" in printed
     assert "trains side by side with 1 other jobs: resume its sweep" in cli("resume=cut/0-pruner-imp")
     pieces = 1
     while cli("resume=cut") == "1":

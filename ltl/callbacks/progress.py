@@ -104,9 +104,11 @@ class ShowProgress(pl.Callback):
         latest = record.latest
         starts = [member.current for member in members]
         rounds = _span([start.round for start in starts], "")
+        trials = set(record.trials)
+        many = f" of {len(starts)} networks" if len(starts) > len(trials) else ""  # of several runs
         text = " · ".join(
             [
-                _span(sorted(set(record.trials)), "trial "),
+                _span(sorted(trials), "trial ") + many,
                 starts[0].arm,
                 f"round {rounds} of {self.rounds}",
                 f"density {_span([density(start.masks) for start in starts], '', '.2%')}",
