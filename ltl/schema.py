@@ -201,7 +201,7 @@ _TWO = Allowed(
 )
 _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
     "sentence": _TEXT,
-    "quantity": choice("accuracy", "end_accuracy", "best_accuracy"),
+    "quantity": choice("accuracy", "end_accuracy", "best_accuracy", "sampled_accuracy"),
     "better": _SETTINGS,
     "worse": _SETTINGS,
     "equal": _TWO,

@@ -122,6 +122,13 @@ def test_every_job_of_a_sweep_over_pruners_is_a_test_of_the_claim(name: str, pru
     schema.check(run.config)
 
 
+def test_a_figure_of_drawn_masks_belongs_to_each_job_of_learned_probabilities() -> None:
+    """In the order of the sweep; the dense network's figure belongs to all."""
+    jobs = [job for job in sweeps() if job[0] == "zhou2019_supermask"]
+    figures = [[each.value for each in experiment(name, f"pruner={pruner}")[1].published] for name, pruner in jobs]
+    assert figures == [[95.3, 97.7], [96.4, 97.7], [97.8, 97.7], [98.0, 97.7]]
+
+
 @pytest.mark.parametrize("name", sorted({name for name, _ in sweeps()}))
 def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_both_reach(name: str) -> None:
     jobs = {pruner for sweep, pruner in sweeps() if sweep == name}

@@ -105,6 +105,11 @@ def best_accuracy(row: RoundRow) -> float | None:
     return row.best_test_accuracy
 
 
+def sampled_accuracy(row: RoundRow) -> float | None:
+    """Mean test accuracy of masks drawn by learned probabilities, a fraction; Zhou et al. (2019), Table 1."""
+    return row.sampled_test_accuracy
+
+
 def log_step(row: RoundRow) -> float | None:
     """Natural log of the early-stop step; None if censored, since a censored step enters no claim about speed."""
     if row.early_stop_censored or row.early_stop_step is None or row.early_stop_step <= 0:
