@@ -103,6 +103,23 @@ def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str)
     assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
 
 
+def test_what_the_widths_are_asked_are_jobs_of_the_sweep_with_its_setting() -> None:
+    name = "strong_lth_width"
+    params = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    assert list(params) == ["model.width_factor"]
+    widths = [float(value) for value in params["model.width_factor"].split(",")]
+    claims = [experiment(name, f"model.width_factor={width:g}") for width in widths]
+    assert all(not_comparable(run, claim) is None for run, claim in claims)
+    claim = claims[0][1]
+    sides = [side["model.width_factor"] for each in claim.comparisons for side in (each.second, each.first)]
+    assert sides == [1, 2, 2, 4, 4, 8]
+    assert [(each.quantity, each.arm, each.along) for each in claim.reach] == [
+        ("accuracy", "ticket", "model.width_factor"),
+        ("end_accuracy", "ticket", "model.width_factor"),
+    ]
+    assert all(each.baseline == {"model.width_factor": widths[0]} for each in claim.reach)
+
+
 @cache
 def sweeps() -> list[tuple[str, str]]:
     """Each experiment that sweeps over pruners, with each of them."""

@@ -151,13 +151,14 @@ def test_the_quantity_and_the_arm_are_those_named(tmp_path: Path, quantity: str,
 
 def test_what_cannot_be_judged_says_why(tmp_path: Path) -> None:
     few = judged(sweep(tmp_path / "few", {1: FAILING, 2: MATCHING}, trials=2))
-    assert (few.steps[1].words(), few.answer) == ("not judged (n = 2)", "not judged (at 2: n = 2)")
+    assert (few.steps[1].words(), few.answer) == ("not judged (n = 2)", "not judged (at 2)")
     small = judged(sweep(tmp_path / "small", {1: FAILING, 2: MATCHING}, test_images=360))
-    assert small.answer == "no verdict (at 2: a test set of 360 images is too small)"
+    assert small.steps[1].words() == "no verdict (a test set of 360 images is too small)"
+    assert small.answer == "no verdict (at 2)"
     short = {2: {"length": "9it"}}
     other = judged(sweep(tmp_path / "short", {1: FAILING, 2: MATCHING, 4: MATCHING}, config=short))
     assert other.steps[1].words() == "not comparable (length: 9it, published with 50000it)"
-    assert other.answer == "matches from 4 on (not comparable (length: 9it, published with 50000it) at 2)"
+    assert other.answer == "matches from 4 on (not comparable at 2)"
     absent = judged(sweep(tmp_path / "absent", {2: MATCHING, 4: MATCHING}))
     assert (absent.steps, absent.answer) == ([], "not measured (no run of model.width_factor=1)")
     key = {**REACH, "along": "dataset", "baseline": {"model.name": "lenet_300_100", "model.width_factor": 1}}
@@ -165,9 +166,9 @@ def test_what_cannot_be_judged_says_why(tmp_path: Path) -> None:
     assert (without.steps, without.answer) == ([], "not measured (no run has a number at dataset)")
     runs = sweep(tmp_path / "twice", {1: FAILING, 2: MATCHING})
     again = sweep(tmp_path / "again", {2: MATCHING}, config={2: {"batch": 9}})
-    assert judged([*runs, *again]).answer == "not judged (at 2: 2 settings of model.width_factor=2)"
+    assert judged([*runs, *again]).answer == "not judged (at 2)"
     half = [row for row in runs[1].rows if row.round == 0]
-    assert judged([runs[0], replace(runs[1], rows=half)]).answer == "not measured (at 2: a side without any value)"
+    assert judged([runs[0], replace(runs[1], rows=half)]).answer == "not measured (at 2)"
 
 
 def test_the_joint_report_has_table_answer_and_figure_and_that_of_one_job_has_not(

@@ -32,8 +32,8 @@ def accuracy_along(studies: Sequence[Study], claim: Claim, reach: Reach, sheet: 
     quantity, dense = AT_ROUND[reach.quantity], f"dense network of {named(reach.baseline)}"
     title = f"{quantity.words[:1].upper()}{quantity.words[1:]}"
     words = Words(
-        f"{title} against {reach.along}",
-        trials_words(lines, bars),
+        title,
+        f"{baseline.title}, against {reach.along} · {trials_words(lines, bars)}",
         f"{title}{' (selected on test)' * quantity.selected_on_test} for each {reach.along}: of the dense network of "
         "that setting, with all weights trained, and of each arm at the density whose validation accuracy after the "
         f"last step is highest. The dashed line and the grey band are the {dense}, which is to be matched. "

@@ -122,11 +122,11 @@ def _answer(steps: Sequence[Step]) -> str:
         answer, before = f"matches from {steps[-run].value:g} on", steps[-run - 1] if run < len(steps) else None
         if before is None:
             return _with(answer, "the smallest value of all")
-        return answer if before.word == "not matching" else _with(answer, f"{before.words()} at {before.value:g}")
+        return answer if before.word == "not matching" else _with(answer, f"{before.word} at {before.value:g}")
     if last.word == "not matching":
         once = ", ".join(f"{step.value:g}" for step, match in zip(steps, matching, strict=True) if match)
         return _with(f"not reached by {last.value:g}", f"though matching in accuracy at {once}" if once else "")
-    return _with(last.word, f"at {last.value:g}" + (f": {last.reason}" if last.reason else ""))
+    return _with(last.word, f"at {last.value:g}")
 
 
 def _with(word: str, reason: str) -> str:
