@@ -117,7 +117,8 @@ def show(report: Report, *, brief: bool = False) -> None:
             _print_table(console, each.table.without("quantity", "difference") if narrow else each.table)
         for reached in each.reached:
             console.print(f"• {reached.sentence()}", highlight=False, markup=False)
-            _print_table(console, reach_table(reached))
+            table = reach_table(reached)
+            _print_table(console, table.without("its dense network (%)") if narrow else table)
     if report.differences is not None:
         first, second = report.differences.names
         console.print(f"\n[bold]Differences[/bold]: {first} − {second}, paired by θ₀, 95% intervals", highlight=False)
