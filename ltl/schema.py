@@ -201,7 +201,7 @@ _TWO = Allowed(
 )
 _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
     "sentence": _TEXT,
-    "quantity": choice("accuracy", "end_accuracy", "best_accuracy"),
+    "quantity": choice("accuracy", "end_accuracy", "best_accuracy", "sampled_accuracy"),
     "better": _SETTINGS,
     "worse": _SETTINGS,
     "equal": _TWO,
@@ -214,6 +214,13 @@ _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
         list_of(lambda value: is_number(value) and 0 < value < 1, "fractions between 0 and 1", least=1),
         "for all that both measured",
     ),
+}
+_REACH: dict[str, Allowed] = {  # an entry of claim.reach
+    "sentence": _TEXT,
+    "quantity": choice("accuracy", "end_accuracy", "best_accuracy"),
+    "along": Allowed(is_text, "the key that a sweep varies, such as model.width_factor"),
+    "baseline": _SETTINGS,
+    "arm": _TEXT,
 }
 MAY_CHANGE = ("logger", "hardware", "report", "tags")  # on a resume
 # Sections that are handed to what their `_target_` names: it decides which other keys there may be, and which must be.
@@ -258,6 +265,7 @@ def check(cfg: DictConfig) -> None:
         if key not in found:
             raise LtlError(f"{key} is missing: it was deleted, or its section was replaced; give it a value.")
     _check_comparisons(plain.get("claim"))
+    _check_reach(plain.get("claim"))
     _check_together(plain)
 
 
@@ -336,6 +344,20 @@ def _check_comparisons(claim: Any) -> None:
             )
         for key, value in entry.items():
             _check_value(f"{named}.{key}", value, _COMPARISON[key])
+
+
+def _check_reach(claim: Any) -> None:
+    """Check what a claim says of a key that a sweep varies, entry by entry."""
+    given = claim.get("reach", []) if isinstance(claim, dict) else []
+    _check_value("claim.reach", given, list_of(lambda entry: isinstance(entry, dict), "entries with along"))
+    for place, entry in enumerate(given):
+        if not set(_REACH) - {"arm"} <= set(entry) <= set(_REACH):
+            raise LtlError(
+                f"claim.reach[{place}]={_shown(entry)} is not possible: it must have sentence, quantity, along and "
+                "baseline; it may have arm, and nothing else."
+            )
+        for key, value in entry.items():
+            _check_value(f"claim.reach[{place}].{key}", value, _REACH[key])
 
 
 def _check_together(plain: dict[str, Any]) -> None:

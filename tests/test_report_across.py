@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from report_rows import make_run, merged
+from scipy.stats import ttest_ind
 
 import ltl.report
 from ltl import schema
@@ -208,9 +209,16 @@ def test_a_density_that_one_side_lacks_is_not_replaced_by_another(tmp_path: Path
     assert near.densities == pytest.approx([0.64])
 
 
-def test_other_initialisations_cannot_be_paired(tmp_path: Path) -> None:
-    (result,) = sweep(tmp_path, [ORDER], config={"b": {"seed": 50}})
-    assert result.words() == "not measured (no θ₀ in common)"
+def test_other_initialisations_are_compared_by_welchs_test(tmp_path: Path) -> None:
+    """As those of networks of other widths must be: by the means of each trial over both densities."""
+    order, equal = sweep(tmp_path, [ORDER, EQUAL], config={"b": {"seed": 50}})
+    a, b = ([sum(trial[1:]) / 2 for trial in table] for table in (A, B))
+    welch = ttest_ind(a, b, equal_var=False)
+    assert order.p == pytest.approx(welch.pvalue)
+    for result, level in ((order, 0.95), (equal, 0.9)):
+        ends = welch.confidence_interval(level)
+        assert (100 * result.difference.low, 100 * result.difference.high) == pytest.approx((ends.low, ends.high))
+        assert (result.words(), result.trials) == ("undecided", "3 and 3 (Welch)")
 
 
 def test_one_side_of_another_setting_is_not_comparable(tmp_path: Path) -> None:
@@ -246,7 +254,7 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
         "pruner=a − pruner=b",
         "above 0",
         "80.0, 64.0",
-        "3",
+        "3 pairs",
         "+0.55 ± 0.37",
         "0.048",
         "holds",
@@ -257,7 +265,7 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
         assert all(cell in text for cell in cells)
         assert "best test accuracy (selected on test)" in text
     assert "not stated" in markdown
-    assert "| within ±0.2 (90% interval) | 80.0, 64.0 | 3 | +0.55 ± 0.25 |  | contradicted |" in markdown
+    assert "| within ±0.2 (90% interval) | 80.0, 64.0 | 3 pairs | +0.55 ± 0.25 |  | contradicted |" in markdown
     assert (tmp_path / "figures" / "comparisons.tex").read_text().startswith("% p\n\\begin{tabular}")
     ltl.report.write([tmp_path / "a"])
     assert "What the claim compares" not in (tmp_path / "a" / "report.html").read_text()
@@ -304,3 +312,4 @@ def test_every_level_of_accuracy_can_be_compared() -> None:
     """And nothing else: a speed would need the rules of censoring."""
     levels = [name for name, quantity in AT_ROUND.items() if quantity.kind == "level"]
     assert schema._COMPARISON["quantity"].words == " or ".join(levels)
+    assert schema._REACH["quantity"].words == " or ".join(levels[:-1])  # dense networks have no drawn masks

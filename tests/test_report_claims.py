@@ -1,6 +1,7 @@
 """Published v. measured: each word of DESIGN §9 for rows that deserve it, and withheld from rows that do not."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ def figure(quantity: str, value: float, unit: str, density: float | None = 0.211
     return {"quantity": quantity, "density": density, "value": value, "unit": unit, "source": "Fig. 4a", **more}
 
 
+def claimed(published: dict[str, Any]) -> dict[str, Any]:
+    return {"sentence": "s", "source": "p", "against": "a", "setting": SETTING, "published": [published]}
+
+
 def judged(folder: Path, published: dict[str, Any], **settings: Any) -> Comparison:
-    claim = {"sentence": "s", "source": "p", "against": "a", "setting": SETTING, "published": [published]}
-    config = {"claim": claim, **settings.pop("config", {})}
+    config = {"claim": claimed(published), **settings.pop("config", {})}
     run = load(make_run(folder, config=config, **settings))
     found = claim_of(run)
     assert found is not None
@@ -149,6 +153,38 @@ def test_a_level_has_no_direction(tmp_path: Path) -> None:
 def test_best_accuracy_says_that_it_was_selected_on_test(tmp_path: Path) -> None:
     result = judged(tmp_path, figure("best_accuracy", 98.1, "percent", density=1.0))
     assert (result.word, result.selected_on_test) == ("reproduced", True)
+
+
+SAMPLED = figure("sampled_accuracy", 95.3, "percent", density=None)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        ((95.0, 95.3, 95.2, 95.4, 95.1), "reproduced"),  # mean 95.2, half width 0.20, in 95.3 ± 0.5
+        ((96.0, 96.3, 96.2, 96.4, 96.1), "not reproduced"),
+        ((95.0, 96.4, 95.2, 94.6, 95.1), "undecided"),
+        ((95.0, 95.3), "not judged (n = 2)"),
+        ((), "not measured (no row at this density)"),
+    ],
+)
+def test_the_accuracy_of_drawn_masks_is_judged_as_others_are(
+    tmp_path: Path, accuracies: tuple[float, ...], words: str
+) -> None:
+    """Of one density, which learned probabilities come to, none is selected; the dense network has no drawn masks."""
+    run = load(make_run(tmp_path, rounds=1, trials=len(accuracies) or 3, config={"claim": claimed(SAMPLED)}))
+    rows = [
+        replace(row, sampled_test_accuracy=accuracies[row.trial] / 100 if row.round and accuracies else None)
+        for row in run.rows
+    ]
+    found = claim_of(run)
+    assert found is not None
+    [result] = compare([run], rows, found, margin=0.002)
+    assert (result.words(), result.selected_on_test) == (words, False)
+    if accuracies:
+        assert result.measured is not None
+        assert result.measured.mean == pytest.approx(sum(accuracies) / len(accuracies))
+        assert result.density == pytest.approx(0.8)
 
 
 def test_a_maximum_over_densities_says_that_it_was_selected_on_test(tmp_path: Path) -> None:

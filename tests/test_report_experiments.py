@@ -103,6 +103,23 @@ def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str)
     assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
 
 
+def test_what_the_widths_are_asked_are_jobs_of_the_sweep_with_its_setting() -> None:
+    name = "strong_lth_width"
+    params = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    assert list(params) == ["model.width_factor"]
+    widths = [float(value) for value in params["model.width_factor"].split(",")]
+    claims = [experiment(name, f"model.width_factor={width:g}") for width in widths]
+    assert all(not_comparable(run, claim) is None for run, claim in claims)
+    claim = claims[0][1]
+    sides = [side["model.width_factor"] for each in claim.comparisons for side in (each.second, each.first)]
+    assert sides == [1, 2, 2, 4, 4, 8]
+    assert [(each.quantity, each.arm, each.along) for each in claim.reach] == [
+        ("accuracy", "ticket", "model.width_factor"),
+        ("end_accuracy", "ticket", "model.width_factor"),
+    ]
+    assert all(each.baseline == {"model.width_factor": widths[0]} for each in claim.reach)
+
+
 @cache
 def sweeps() -> list[tuple[str, str]]:
     """Each experiment that sweeps over pruners, with each of them."""
@@ -120,6 +137,13 @@ def test_every_job_of_a_sweep_over_pruners_is_a_test_of_the_claim(name: str, pru
     assert not_comparable(run, claim) is None
     assert run.setting("pruner.rounds") == experiment(name)[0].setting("pruner.rounds")
     schema.check(run.config)
+
+
+def test_a_figure_of_drawn_masks_belongs_to_each_job_of_learned_probabilities() -> None:
+    """In the order of the sweep; the dense network's figure belongs to all."""
+    jobs = [job for job in sweeps() if job[0] == "zhou2019_supermask"]
+    figures = [[each.value for each in experiment(name, f"pruner={pruner}")[1].published] for name, pruner in jobs]
+    assert figures == [[95.3, 97.7], [96.4, 97.7], [97.8, 97.7], [98.0, 97.7]]
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in sweeps()}))

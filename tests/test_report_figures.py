@@ -17,7 +17,7 @@ from scipy.stats import t
 from ltl.errors import LtlError
 from ltl.report.__main__ import main
 from ltl.report.canvas import Drawing, Sheet
-from ltl.report.curves import learning_curves
+from ltl.report.curves import learning_curves, mask_flips
 from ltl.report.figures import (
     accuracy_against_density,
     early_stop_against_density,
@@ -168,6 +168,30 @@ def test_learning_curves_and_layers_have_their_csv(whole: Study, sheet: Sheet, d
         own = float(row["density"]) ** (0.5 if row["layer"] == "output" else 1)
         assert float(row["layer_density"]) == pytest.approx(own)
         assert float(row["layer_effective_density"]) == pytest.approx(0.95 * own)
+
+
+def test_changes_of_the_mask_are_drawn_where_scores_are_trained(
+    whole: Study, sheet: Sheet, drawn: list[Figure]
+) -> None:
+    """Means over trials by step; not of the dense round, and no figure at all of a search without scores."""
+    assert mask_flips(whole, sheet) is None
+    flips = [
+        replace(row, mask_flips=None if row.round == 0 else (50_000 - row.step) / 10**6 * (1 + row.trial))
+        for row in whole.metrics
+    ]
+    drawing = mask_flips(replace(whole, metrics=flips), sheet)
+    rows = table(drawing)
+    assert {row["round"] for row in rows} == {"1", "2", "3", "4"}
+    for row in rows:
+        assert float(row["mean"]) == pytest.approx((50_000 - float(row["step"])) / 10**6 * 3)
+        assert (row["unit"], row["n"]) == ("fraction", "5")
+    assert list(drawn[0].axes[0].lines[0].get_ydata()) == [float(row["mean"]) for row in rows if row["round"] == "1"]
+    assert drawn[0].axes[0].get_yscale() == "log"
+    assert drawing is not None
+    assert "4 points without any change lie below this axis" in words(drawing)
+    assert "since the evaluation before, every 100it" in drawing.caption
+    still = [replace(row, mask_flips=0.0) for row in whole.metrics]
+    assert mask_flips(replace(whole, metrics=still), sheet) is None
 
 
 def effective(study: Study, arm: str, value: Callable[[int, int], float]) -> Study:

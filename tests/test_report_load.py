@@ -7,6 +7,7 @@ from report_rows import make_run
 
 from ltl.errors import LtlError
 from ltl.report.load import find_runs, load
+from ltl.results import read_table, write_table
 
 
 def test_a_multirun_folder_gives_its_runs_in_order_of_their_numbers(tmp_path: Path) -> None:
@@ -61,6 +62,17 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     table.write_text(table.read_text().replace(",density,", ",dens,"))
     with pytest.raises(LtlError, match="'density'"):
         load(tmp_path)
+
+
+def test_columns_that_older_runs_do_not_have_are_not_measured(tmp_path: Path) -> None:
+    make_run(tmp_path, trials=1, rounds=1, curves=True)
+    for name, new in (("rounds", "sampled_test_accuracy"), ("metrics", "mask_flips")):
+        rows = read_table(tmp_path / f"{name}.csv")
+        old = [{key: value for key, value in row.items() if not key.startswith(new)} for row in rows]
+        assert len(old[0]) < len(rows[0])
+        write_table(tmp_path / f"{name}.csv", list(old[0]), old)
+    run = load(tmp_path)
+    assert {row.sampled_test_accuracy for row in run.rows} == {row.mask_flips for row in run.metrics} == {None}
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1\n"])

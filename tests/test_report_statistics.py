@@ -32,16 +32,33 @@ def test_p_value_is_scipys() -> None:
     assert statistics.p_value(VALUES) == pytest.approx(stats.ttest_1samp(VALUES, 0).pvalue, rel=1e-9)
 
 
+def test_a_difference_of_samples_that_are_not_paired_is_scipys_welch_test() -> None:
+    """Also of samples whose sizes and variances differ; bounds at 90% are two one-sided ones at 95%."""
+    other = [0.9, -0.7, 0.2, 0.55]
+    expected = stats.ttest_ind(VALUES, other, equal_var=False)
+    difference = statistics.unpaired(VALUES, other)
+    assert difference.mean == pytest.approx(sum(VALUES) / 6 - sum(other) / 4)
+    assert (difference.p(), difference.n) == (pytest.approx(expected.pvalue, rel=1e-9), 4)
+    for level, interval in ((0.95, difference.two_sided()), (0.9, difference.one_sided())):
+        ends = expected.confidence_interval(level)
+        assert (interval.low, interval.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+
+
 def test_one_value_carries_no_interval_and_no_p() -> None:
     interval = statistics.two_sided([0.3])
     assert (interval.mean, interval.low, interval.high) == (0.3, -math.inf, math.inf)
     assert statistics.p_value([0.3]) == 1
     assert math.isnan(statistics.two_sided([]).mean)
+    alone = statistics.unpaired(VALUES, [0.3])
+    assert (alone.one_sided().low, alone.p(), alone.n) == (-math.inf, 1, 1)
+    assert math.isnan(statistics.unpaired(VALUES, []).mean)
 
 
 def test_values_without_spread_are_certain() -> None:
     assert statistics.p_value([0.5, 0.5, 0.5]) == 0
     assert statistics.p_value([0.0, 0.0, 0.0]) == 1
+    certain = statistics.unpaired([0.5, 0.5], [0.25, 0.25, 0.25])
+    assert (certain.p(), certain.two_sided().low, certain.two_sided().high) == (0, 0.25, 0.25)
 
 
 def test_holm_on_a_worked_example() -> None:

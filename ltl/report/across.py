@@ -1,29 +1,26 @@
 """Settings of a sweep against each other, by what its claim says of them: holds, contradicted, or why not judged."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
-from ltl.report.claims import Claim, Claimed, Says, claim_of, has, not_comparable
+from ltl.report.claims import Claim, Claimed, Says, claim_of
 from ltl.report.comparison import nearest_round
 from ltl.report.differences import common_rounds
 from ltl.report.load import RoundRow
 from ltl.report.quantities import Quantity
+from ltl.report.reach import Reached, judge_reach
 from ltl.report.statistics import (
-    FEWEST_TRIALS,
     LEVEL,
     Interval,
     density_at,
     holm,
-    one_sided,
-    p_value,
-    paired,
     rounds_of,
-    two_sided,
 )
 from ltl.report.study import Study
+from ltl.report.sweep import Difference, Hindrance, difference, forbidden, named, the_study, too_few
 from ltl.report.tables import Table, spread
 from ltl.report.words import p_words, percent
 
@@ -46,13 +43,14 @@ class Judged:
     """One comparison of a claim beside what was measured.
 
     `difference`: first − second, a fraction, of the means over `densities`, with a two-sided 95% interval, or the 90%
-    one that decides on equality within `margin`. `p`: of a difference, corrected by Holm over the claim's comparisons;
-    None if it is not one of these tests.
+    one that decides on equality within `margin`. `trials`: those behind it, in words. `p`: of a difference, corrected
+    by Holm over the claim's comparisons; None if it is not one of these tests.
     """
 
     claimed: Claimed
     densities: Sequence[float]
     difference: Interval
+    trials: str
     margin: float
     p: float | None
     word: Word
@@ -65,25 +63,33 @@ class Judged:
 
 @dataclass(frozen=True)
 class Across:
-    """A claim, and the table of its comparisons."""
+    """What a claim says of several settings: the table of its comparisons, if it has any, and what is reached."""
 
     claim: Claim
-    table: Table
+    table: Table | None
+    reached: Sequence[Reached]
 
 
 @dataclass(frozen=True)
 class _Measured:
     densities: Sequence[float]
-    values: Sequence[float]
+    difference: Difference
     margin: float
-    hindrance: tuple[Word, str] | None
+    hindrance: Hindrance | None
 
 
 def across(studies: Sequence[Study]) -> list[Across]:
-    """Return the comparisons of every claim that any of the studies carries, judged by all of them."""
-    runs = [run for study in studies for run in study.runs]
-    claims = {claim.sentence: claim for run in runs if (claim := claim_of(run)) and claim.comparisons}
-    return [Across(claim, _table(judge(studies, claim))) for claim in claims.values()]
+    """Return what every claim that any of the studies carries says of several, judged by all of them."""
+    carried = [claim for study in studies for run in study.runs if (claim := claim_of(run))]
+    claims = {claim.sentence: claim for claim in carried if claim.comparisons or claim.reach}
+    return [
+        Across(
+            claim,
+            _table(judge(studies, claim)) if claim.comparisons else None,
+            [judge_reach(studies, claim, reach) for reach in claim.reach],
+        )
+        for claim in claims.values()
+    ]
 
 
 def judge(studies: Sequence[Study], claim: Claim) -> list[Judged]:
@@ -94,16 +100,19 @@ def judge(studies: Sequence[Study], claim: Claim) -> list[Judged]:
         for number, (claimed, each) in enumerate(zip(claim.comparisons, measured, strict=True))
         if each.hindrance is None and claimed.says != "equal"
     ]
-    adjusted = dict(zip(tested, holm([p_value(measured[number].values) for number in tested]), strict=True))
+    adjusted = dict(zip(tested, holm([measured[number].difference.estimate.p() for number in tested]), strict=True))
     judged = []
     for number, (claimed, each) in enumerate(zip(claim.comparisons, measured, strict=True)):
-        difference = (one_sided if claimed.says == "equal" else two_sided)(each.values)
+        mean = each.difference.estimate
+        interval = mean.one_sided() if claimed.says == "equal" else mean.two_sided()
+        word: Word
         p, (word, reason) = adjusted.get(number), each.hindrance or ("undecided", "")
         if p is not None:
-            word = _different(claimed.says, difference.mean, p)
+            word = _different(claimed.says, mean.mean, p)
         elif each.hindrance is None:
-            word = _equal(difference, each.margin)
-        judged.append(Judged(claimed, each.densities, difference, each.margin, p, word, reason))
+            word = _equal(interval, each.margin)
+        trials = each.difference.trials
+        judged.append(Judged(claimed, each.densities, interval, trials, each.margin, p, word, reason))
     return judged
 
 
@@ -121,29 +130,22 @@ def _equal(difference: Interval, margin: float) -> Word:
 
 
 def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Measured:
-    sides = []
-    for settings in (claimed.first, claimed.second):
-        found = _having(studies, claim, settings)
-        if not found:
-            return _Measured([], [], math.nan, ("not measured", f"no run of {_named(settings)}"))
-        if len(found) > 1:
-            return _Measured([], [], math.nan, ("not judged", f"{len(found)} settings of {_named(settings)}"))
-        sides += found
-    first, second = sides
+    first, second = (the_study(studies, claim, settings) for settings in (claimed.first, claimed.second))
+    for side in (first, second):
+        if not isinstance(side, Study):
+            return _Measured([], difference({}, {}), math.nan, side)
+    assert isinstance(first, Study)
+    assert isinstance(second, Study)
     rounds = _rounds(first.rows, second.rows, claimed)
-    values = paired(
+    measured = difference(
         _by_trial(first.rows, [mine for mine, _ in rounds], claimed.quantity, claimed.arms[0]),
         _by_trial(second.rows, [theirs for _, theirs in rounds], claimed.quantity, claimed.arms[1]),
     )
+    hindrance = forbidden([(first, claimed.first), (second, claimed.second)], claim)
+    if hindrance is None and not rounds:
+        hindrance = "not measured", "not at these densities on both sides"
     densities = [density_at(first.rows, mine) for mine, _ in rounds]
-    margin = min(study.margin for study in sides)
-    return _Measured(densities, values, margin, _hindrance(sides, claim, claimed, len(rounds), len(values)))
-
-
-def _having(studies: Sequence[Study], claim: Claim, settings: Mapping[str, Any]) -> list[Study]:
-    """Return the studies of these settings: those that are tests of the claim, or all if there is none."""
-    found = [study for study in studies if has(study.first, settings)]
-    return [study for study in found if not any(not_comparable(run, claim, settings) for run in study.runs)] or found
+    return _Measured(densities, measured, min(first.margin, second.margin), hindrance or too_few(measured))
 
 
 def _rounds(first: Sequence[RoundRow], second: Sequence[RoundRow], claimed: Claimed) -> list[tuple[int, int]]:
@@ -166,32 +168,11 @@ def _by_trial(rows: Sequence[RoundRow], rounds: Sequence[int], quantity: Quantit
     }
 
 
-def _hindrance(
-    sides: Sequence[Study], claim: Claim, claimed: Claimed, rounds: int, trials: int
-) -> tuple[Word, str] | None:
-    small = next((study.no_verdict for study in sides if study.no_verdict), None)
-    if small:
-        return "no verdict", small.removeprefix("no verdict: ")
-    for study, settings in zip(sides, (claimed.first, claimed.second), strict=True):
-        for run in study.runs:
-            if reason := not_comparable(run, claim, settings):
-                return "not comparable", reason
-    if not rounds:
-        return "not measured", "not at these densities on both sides"
-    if not trials:
-        return "not measured", "no θ₀ in common"
-    return ("not judged", f"n = {trials}") if trials < FEWEST_TRIALS else None
-
-
-def _named(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.removesuffix('.name')}={value}" for key, value in settings.items())
-
-
 def _difference(claimed: Claimed) -> str:
     """Return the two sides in words: what is given of each, and its arm unless both are of the ticket."""
     arms = claimed.arms if set(claimed.arms) != {"ticket"} else ("", "")
     sides = zip((claimed.first, claimed.second), arms, strict=True)
-    one, other = (", ".join(part for part in (_named(settings), arm) if part) for settings, arm in sides)
+    one, other = (", ".join(part for part in (named(settings), arm) if part) for settings, arm in sides)
     return f"{one} − {other}"
 
 
@@ -203,7 +184,7 @@ def _table(judged: Sequence[Judged]) -> Table:
             _difference(each.claimed),
             _published(each),
             _densities(each.densities),
-            str(each.difference.n),
+            each.trials,
             spread(each.difference, 100, sign=True),
             p_words(each.p),
             each.words(),
@@ -216,7 +197,7 @@ def _table(judged: Sequence[Judged]) -> Table:
         "difference",
         "published",
         "densities (%)",
-        "pairs",
+        "trials",
         "measured (pp)",
         "p (Holm)",
         "verdict",

@@ -28,6 +28,17 @@ def density_axis(axes: Axes, densities: Sequence[float]) -> None:
     axes.set_xlabel("density: prunable weights left (%)")
 
 
+def key_axis(axes: Axes, values: Sequence[float], label: str) -> None:
+    """Make x a log axis with a tick at each value of a key that a sweep varies; a linear one if one is not above 0."""
+    measured = sorted(set(values))
+    if measured[0] > 0:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(measured))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(label)
+
+
 def percent_axis(axes: Axes, label: str) -> None:
     """Make y an axis of percent."""
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))

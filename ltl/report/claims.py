@@ -32,6 +32,17 @@ class Claimed:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """From which value of the key `along` on does an arm match the dense network of the setting `baseline`?"""
+
+    sentence: str
+    quantity: str
+    arm: str
+    along: str
+    baseline: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a paper says, what would speak against it, and the settings without which a run is no test of it."""
 
@@ -41,6 +52,7 @@ class Claim:
     setting: Mapping[str, Any]
     published: Sequence[Published]
     comparisons: Sequence[Claimed]
+    reach: Sequence[Reach]
 
 
 def claim_of(run: Run) -> Claim | None:
@@ -58,6 +70,7 @@ def claim_of(run: Run) -> Claim | None:
             if has(run, entry.get("where", {}))
         ]
         comparisons = [_claimed(entry) for entry in content.get("comparisons", [])]
+        reach = [Reach(**{"arm": "ticket", **entry}) for entry in content.get("reach", [])]
         return Claim(
             content["sentence"],
             content["source"],
@@ -65,6 +78,7 @@ def claim_of(run: Run) -> Claim | None:
             dict(content["setting"]),
             figures,
             comparisons,
+            reach,
         )
     except (KeyError, TypeError) as error:
         raise LtlError(f"claim: {error} is missing or not of its kind; see docs/verdicts.md for its keys.") from None

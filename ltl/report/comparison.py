@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from statistics import fmean
 from typing import Literal
 
 from ltl.report.load import RoundRow
@@ -90,9 +91,10 @@ def nearest_round(rows: Sequence[RoundRow], arm: str, density: float) -> int | N
 
 
 def _compare_at_round(rows: Sequence[RoundRow], published: Published, quantity: Quantity) -> Comparison:
-    selected = quantity.selected_on_test or published.density is None
+    means = _means(rows, published.arm, quantity) if published.density is None else {}
+    selected = quantity.selected_on_test or len(means) > 1
     round = (
-        _highest_round(rows, published.arm, quantity)
+        max(means, key=means.__getitem__, default=None)
         if published.density is None
         else nearest_round(rows, published.arm, published.density)
     )
@@ -122,10 +124,9 @@ def _compare_at_round(rows: Sequence[RoundRow], published: Published, quantity: 
     return Comparison(published, density, shown, word, "", selected)
 
 
-def _highest_round(rows: Sequence[RoundRow], arm: str, quantity: Quantity) -> int | None:
-    means = {round: two_sided(list(quantity.values(rows, arm, round).values())).mean for round in rounds_of(rows, arm)}
-    rounds = [round for round in means if round > 0 and not math.isnan(means[round])]
-    return max(rounds, key=means.__getitem__, default=None)
+def _means(rows: Sequence[RoundRow], arm: str, quantity: Quantity) -> dict[int, float]:
+    values = {round: list(quantity.values(rows, arm, round).values()) for round in rounds_of(rows, arm) if round > 0}
+    return {round: fmean(found) for round, found in values.items() if found}
 
 
 def _scales(published: Published, quantity: Quantity) -> tuple[Callable[[float], float], Callable[[float], float]]:

@@ -107,9 +107,8 @@ def studies_against_density(studies: Sequence[Study], sheet: Sheet) -> Drawing |
         return None
     words = Words(
         "Test accuracy at early stop, side by side",
-        _trials(lines, bars),
-        "Test accuracy at the early-stop step of each setting's own arm, without controls. "
-        f"Bars {_BARS[bars][1]}, where there are {FEWEST_TRIALS} trials or more.",
+        trials_words(lines, bars),
+        "Test accuracy at the early-stop step of each setting's own arm, without controls. " + bars_words(bars),
         list(dict.fromkeys(caution for study in studies for caution in study.cautions)),
     )
     with canvas(sheet) as (figure, axes):
@@ -130,7 +129,7 @@ def _effective_density(row: RoundRow) -> float | None:
 
 
 def _words(title: str, study: Study, lines: Sequence[Series], caption: str, *, band: bool = True) -> Words:
-    subtitle = f"{study.heading} · {_trials(lines, study.bars)}"
+    subtitle = f"{study.heading} · {trials_words(lines, study.bars)}"
     points = [point for line in lines for point in line.points]
     if any(point.bar for point in points):
         dense = series.dense(lines)
@@ -141,7 +140,13 @@ def _words(title: str, study: Study, lines: Sequence[Series], caption: str, *, b
     return Words(title, subtitle, caption, study.cautions)
 
 
-def _trials(lines: Sequence[Series], bars: Bars) -> str:
+def bars_words(bars: Bars) -> str:
+    """Return what the bars are, as captions of several settings print it."""
+    return f"Bars {_BARS[bars][1]}, where there are {FEWEST_TRIALS} trials or more."
+
+
+def trials_words(lines: Sequence[Series], bars: Bars) -> str:
+    """Return how many trials are averaged and what the bars are, as subtitles print it."""
     numbers = sorted({len(point.values) for line in lines for point in line.points})
     most = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
     if numbers[-1] >= FEWEST_TRIALS:

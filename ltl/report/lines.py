@@ -1,6 +1,6 @@
-"""How lines against density are drawn: side by side, with bars or single trials, and beside the dense level."""
+"""How lines are drawn: side by side, with bars or single trials, and beside the dense level."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -9,17 +9,26 @@ from ltl.report.axes import density_axis
 from ltl.report.canvas import COLOURS, GREY, MARKERS, note
 from ltl.report.series import Point, Series
 
+Axis = Callable[[Axes, Sequence[float]], None]
+
 
 def draw(
-    axes: Axes, lines: Sequence[Series], *, dense: Point | None, floor: float = 0.0, from_zero: bool = False
+    axes: Axes,
+    lines: Sequence[Series],
+    *,
+    dense: Point | None,
+    level: str = "dense network (all weights)",
+    floor: float = 0.0,
+    from_zero: bool = False,
+    axis: Axis = density_axis,
 ) -> None:
-    """Draw all lines and the dense level, and say in words what lies below `floor` or reaches beyond the axis."""
+    """Draw all lines and the dense `level`, and say in words what lies below `floor` or reaches beyond the axis."""
     if dense is not None:
         if dense.bar is not None:
             axes.axhspan(*dense.bar, color=GREY, alpha=0.13, linewidth=0)
         thin = 0.7 * matplotlib.rcParams["lines.linewidth"]
-        axes.axhline(dense.mean, color=GREY, linestyle=(0, (4, 2)), linewidth=thin, label="dense network (all weights)")
-    draw_points(axes, lines)
+        axes.axhline(dense.mean, color=GREY, linestyle=(0, (4, 2)), linewidth=thin, label=level)
+    draw_points(axes, lines, axis)
     means = [point.mean for line in lines for point in line.points]
     ends = [point.ends for line in lines for point in line.points]
     lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
@@ -37,14 +46,14 @@ def draw(
         note(axes, "some bars reach beyond this axis")
 
 
-def draw_points(axes: Axes, lines: Sequence[Series]) -> None:
-    """Draw each line's means with their bars, or the single trials where there is none, on an axis of densities."""
+def draw_points(axes: Axes, lines: Sequence[Series], axis: Axis = density_axis) -> None:
+    """Draw each line's means with their bars, or the single trials where there is none, and the log axis below."""
     thin, dash = 0.6 * matplotlib.rcParams["lines.linewidth"], 1.8 * matplotlib.rcParams["lines.markersize"]
     for index, line in enumerate(lines):
         colour, marker = COLOURS[line.place % len(COLOURS)], MARKERS[line.place % len(MARKERS)]
-        # Arms stand side by side at a density, or their bars would hide one another.
+        # Arms stand side by side at a value of x, or their bars would hide one another.
         aside = 1.012 ** (index - (len(lines) - 1) / 2)
-        x = [point.density / aside for point in line.points]
+        x = [point.x / aside for point in line.points]
         y = [point.mean for point in line.points]
         axes.plot(x, y, color=colour, marker=marker, label=line.label, zorder=3 + len(lines) - index)
         for at, point in zip(x, line.points, strict=True):
@@ -54,7 +63,7 @@ def draw_points(axes: Axes, lines: Sequence[Series]) -> None:
                 axes.plot([at, at], point.bar, color=colour, linewidth=thin, zorder=2)
             elif len(point.values) > 1:
                 axes.plot([at] * len(point.values), list(point.values.values()), "_", color=colour, ms=dash, zorder=2)
-    density_axis(axes, [point.density for line in lines for point in line.points])
+    axis(axes, [point.x for line in lines for point in line.points])
 
 
 def floor(lines: Sequence[Series]) -> float:

@@ -4,7 +4,7 @@ import glob
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,10 @@ from ltl.results import damaged, read_config, read_rows, read_status
 
 @dataclass(frozen=True)
 class RoundRow:
-    """One training of one arm, a row of rounds.csv; accuracies are fractions, None is "not measured"."""
+    """One training of one arm, a row of rounds.csv; accuracies are fractions, None is "not measured".
+
+    What has a default here may be missing from the table of an older run.
+    """
 
     trial: int
     arm: str
@@ -41,6 +44,7 @@ class RoundRow:
     seconds: float | None
     eval_seconds: float | None
     init_sha256: str
+    sampled_test_accuracy: float | None = None
     unit: str = ""
 
 
@@ -70,6 +74,7 @@ class MetricRow:
     step: float
     val_accuracy: float | None
     val_loss: float | None
+    mask_flips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,15 +147,16 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def _rows(path: Path, kind: type[TableRow], arm: str | None = None, *, grows: bool = False) -> list[TableRow]:
+def _rows(path: Path, row_type: type[TableRow], arm: str | None = None, *, grows: bool = False) -> list[TableRow]:
     """Read a table row by row, `arm` alone if given: the curves of all controls may be hundreds of megabytes."""
-    columns = [(field.name, str(field.type)) for field in fields(kind) if field.name != "unit"]
+    columns = [(field.name, str(field.type), field.default is MISSING) for field in fields(row_type)]
     rows = []
     for number, cells in enumerate(read_rows(path, grows=grows), start=2):
         if arm is not None and cells.get("arm") not in (arm, None):
             continue
         try:
-            rows.append(kind(**{name: _cell(cells[name], type_name) for name, type_name in columns}))
+            given = {name: _cell(cells[name], kind) for name, kind, must in columns if must or name in cells}
+            rows.append(row_type(**given))
         except (KeyError, OverflowError, ValueError) as error:
             raise damaged(path, number, error) from None
     return rows

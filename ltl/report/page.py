@@ -12,6 +12,7 @@ from ltl.report.claims import Claim
 from ltl.report.differences import Differences
 from ltl.report.findings import costs
 from ltl.report.load import Run
+from ltl.report.reach import reach_table
 from ltl.report.style import STYLE
 from ltl.report.tables import Table
 from ltl.report.words import count, dataset_name
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
 
 _TEXT_COLUMNS = ("verdict", "figure", "source", "setting", "comparison", "quantity", "difference")
 _ACROSS_WORDS = (
-    "Differences are averaged over the densities in each trial and paired by θ₀; ± is half the width of "
-    "the two-sided 95% confidence interval. Verdicts go by p values corrected by Holm over the table, see "
-    "docs/verdicts.md."
+    "Differences are averaged over the densities in each trial, and paired by θ₀ where both settings have the same, "
+    "else tested by Welch's t test; ± is half the width of the two-sided 95% confidence interval. Verdicts go by p "
+    "values corrected by Holm over the table, see docs/verdicts.md."
+)
+_REACH_WORDS = (
+    "Each setting at the density where its validation accuracy after the last step is highest, so that no test image "
+    "chooses it. Differences are of means over trials, paired by θ₀ where both networks have the same, else tested by "
+    "Welch's t test; ± is half the width of their 90% confidence interval, whose ends are the one-sided 95% bounds "
+    "that decide, and half that of the 95% interval of an accuracy. Speed is not judged. See docs/verdicts.md."
 )
 _HARDWARE = ("device", "threads", "precision", "memory_format", "strategy", "devices")
 
@@ -49,12 +56,13 @@ def page(
     if overview is not None:
         body += [_table(overview), _figures(gallery["all"])]
     for each in across:
-        body += [
-            "<h2>What the claim compares</h2>",
-            *_claim(each.claim),
-            _table(each.table),
-            f'<p class="soft">{_ACROSS_WORDS}</p>',
-        ]
+        body += ["<h2>What the claim compares</h2>", *_claim(each.claim)]
+        if each.table is not None:
+            body += [_table(each.table), f'<p class="soft">{_ACROSS_WORDS}</p>']
+        for reached in each.reached:
+            body += [f"<p>{escape(reached.sentence())}</p>", _table(reach_table(reached))]
+        if each.reached:
+            body.append(f'<p class="soft">{_REACH_WORDS}</p>')
     if between is not None:
         words = f"{between.names[0]} − {between.names[1]}: tickets, paired by θ₀, with 95% intervals."
         body += ["<h2>Differences</h2>", f"<p>{escape(words)}</p>", _table(between.table)]

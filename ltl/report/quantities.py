@@ -20,6 +20,7 @@ from ltl.report.statistics import (
     end_accuracy,
     log_step,
     rounds_of,
+    sampled_accuracy,
 )
 
 AtRound = Callable[[Sequence[RoundRow], str, int], Mapping[str, float]]
@@ -96,6 +97,7 @@ AT_ROUND: Mapping[str, Quantity] = {
     "accuracy": Quantity("test accuracy at early stop", "level", _accuracy(early_stop_accuracy)),
     "end_accuracy": Quantity("test accuracy at the end of training", "level", _accuracy(end_accuracy)),
     "best_accuracy": Quantity("best test accuracy", "level", _accuracy(best_accuracy), selected_on_test=True),
+    "sampled_accuracy": Quantity("mean test accuracy of drawn masks", "level", _accuracy(sampled_accuracy)),
     "accuracy_gain": Quantity("accuracy gain over dense at early stop", "gain", _over_dense(early_stop_accuracy)),
     "end_accuracy_gain": Quantity("accuracy gain over dense at the end", "gain", _over_dense(end_accuracy)),
     "accuracy_gain_over_reinit": Quantity(

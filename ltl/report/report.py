@@ -17,6 +17,7 @@ from ltl.report.differences import Differences, differences
 from ltl.report.findings import findings, short, unfinished
 from ltl.report.load import Run, find_runs, load
 from ltl.report.quantities import NAMES
+from ltl.report.reach import reach_table
 from ltl.report.study import Study, studies
 from ltl.report.tables import Table, claims_table, rounds_table, summary_csv
 from ltl.report.widths import WIDTHS
@@ -72,7 +73,7 @@ def write(
     from ltl.report.gallery import draw
     from ltl.report.page import page
 
-    gallery = draw(found, Sheet(target / "figures", WIDTHS[width], pdf))
+    gallery = draw(found, [each.claim for each in compared], Sheet(target / "figures", WIDTHS[width], pdf))
     tables = {
         target / "figures" / "summary.csv": summary_csv(found),
         target / "figures" / "rounds.md": "\n".join(_markdown(section) for section in sections),
@@ -82,9 +83,7 @@ def write(
     }
     if compared:
         tables[target / "figures" / "comparisons.md"] = "\n".join(map(_markdown_across, compared))
-        tables[target / "figures" / "comparisons.tex"] = "\n".join(
-            f"% {each.claim.source}\n{each.table.latex()}" for each in compared
-        )
+        tables[target / "figures" / "comparisons.tex"] = "\n".join(map(_latex_across, compared))
     if between is not None:
         for kind, text in (("md", between.table.markdown()), ("tex", between.table.latex())):
             tables[target / "figures" / f"differences.{kind}"] = text
@@ -114,7 +113,12 @@ def show(report: Report, *, brief: bool = False) -> None:
             _print_table(console, section.claims.without("source", "measured at"))
     for each in report.across:
         console.print(f"\n[bold]What the claim compares[/bold]: {escape(each.claim.source)}", highlight=False)
-        _print_table(console, each.table.without("quantity", "difference") if narrow else each.table)
+        if each.table is not None:
+            _print_table(console, each.table.without("quantity", "difference") if narrow else each.table)
+        for reached in each.reached:
+            console.print(f"• {reached.sentence()}", highlight=False, markup=False)
+            table = reach_table(reached)
+            _print_table(console, table.without("its dense network (%)") if narrow else table)
     if report.differences is not None:
         first, second = report.differences.names
         console.print(f"\n[bold]Differences[/bold]: {first} − {second}, paired by θ₀, 95% intervals", highlight=False)
@@ -184,7 +188,17 @@ def _markdown(section: Section) -> str:
 
 
 def _markdown_across(across: Across) -> str:
-    return f"{across.claim.sentence} ({across.claim.source})\n\n{across.table.markdown()}"
+    parts = [f"{across.claim.sentence} ({across.claim.source})\n"]
+    parts += [across.table.markdown()] if across.table is not None else []
+    parts += [f"{reached.sentence()}\n\n{reach_table(reached).markdown()}" for reached in across.reached]
+    return "\n".join(parts)
+
+
+def _latex_across(across: Across) -> str:
+    parts = [f"% {across.claim.source}\n"]
+    parts += [across.table.latex()] if across.table is not None else []
+    parts += [f"% {reached.sentence()}\n{reach_table(reached).latex()}" for reached in across.reached]
+    return "".join(parts)
 
 
 def _print_table(console: Console, table: Table) -> None:

@@ -1,4 +1,4 @@
-"""What a figure against density draws: a mean with its bar for each arm and round, and the same numbers as a table."""
+"""What a figure of lines draws: a mean with its bar for each arm and round, and the same numbers as a table."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,11 @@ from ltl.report.words import arm_words, in_order
 class Point:
     """One arm in one round: the mean over trials and its bar, or without one the values by θ₀.
 
-    There is no bar for fewer than 3 trials, nor where the point is hollow: some trial's early stop is censored.
+    There is no bar for fewer than 3 trials, nor where the point is hollow: some trial's early stop is censored. `x` is
+    where it stands: at its density, or at the value of a key that a sweep varies.
     """
 
+    x: float
     round: int
     density: float
     mean: float
@@ -60,6 +62,17 @@ def tickets(studies: Sequence[Study], measure: Measure, bars: Bars) -> list[Seri
         for place, study in enumerate(studies)
     ]
     return [line for line in found if line.points]
+
+
+def point(
+    x: float, round: int, density: float, values: Mapping[str, float], bars: Bars, *, hollow: bool = False
+) -> Point:
+    """Return the point of one arm in one round from its values by θ₀, of which there is at least one."""
+    interval = two_sided(list(values.values()))
+    ends = (interval.low, interval.high) if bars == "interval" else (min(values.values()), max(values.values()))
+    return Point(
+        x, round, density, interval.mean, ends if interval.n >= FEWEST_TRIALS and not hollow else None, values, hollow
+    )
 
 
 def dense(lines: Sequence[Series]) -> Point | None:
@@ -106,8 +119,5 @@ def _points(rows: Sequence[RoundRow], arm: str, measure: Measure, bars: Bars, ho
         density = density_at(rows, round, arm)
         if values and density > 0:
             cut = hollow and any(row.early_stop_censored for row in rows if row.arm == arm and row.round == round)
-            interval = two_sided(list(values.values()))
-            ends = (interval.low, interval.high) if bars == "interval" else (min(values.values()), max(values.values()))
-            bar = ends if interval.n >= FEWEST_TRIALS and not cut else None
-            points.append(Point(round, density, interval.mean, bar, values, cut))
+            points.append(point(density, round, density, values, bars, hollow=cut))
     return points

@@ -30,36 +30,67 @@ class Interval:
         return Interval(function(self.mean), function(self.low), function(self.high), self.n)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error and degrees of freedom; `n` is the size of the smallest sample behind it."""
+
+    mean: float
+    error: float
+    freedom: float
+    n: int
+
+    def two_sided(self) -> Interval:
+        """Return the two-sided 95% t interval."""
+        return self._interval((1 + LEVEL) / 2)
+
+    def one_sided(self) -> Interval:
+        """Return two one-sided 95% bounds: each alone holds with 95%, both together with 90%."""
+        return self._interval(LEVEL)
+
+    def p(self) -> float:
+        """Return the two-sided p of a t test of mean 0; 1 for n < 2."""
+        if self.n < 2:
+            return 1.0
+        if self.error == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return 2 * float(stdtr(self.freedom, -abs(self.mean) / self.error))
+
+    def _interval(self, quantile: float) -> Interval:
+        if self.n < 2:
+            return Interval(self.mean, -math.inf, math.inf, self.n)
+        half = float(stdtrit(self.freedom, quantile)) * self.error if self.error else 0.0
+        return Interval(self.mean, self.mean - half, self.mean + half, self.n)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of a sample; that of no values is nan."""
+    n = len(values)
+    error = stdev(values) / math.sqrt(n) if n > 1 else math.nan
+    return Estimate(fmean(values) if values else math.nan, error, n - 1, n)
+
+
+def unpaired(minuends: Sequence[float], subtrahends: Sequence[float]) -> Estimate:
+    """Return the difference of the means of two samples whose variances may differ. Welch (1947)."""
+    one, other = estimate(minuends), estimate(subtrahends)
+    n, squares = min(one.n, other.n), (one.error**2, other.error**2)
+    error = math.sqrt(sum(squares))
+    parts = squares[0] ** 2 / one.freedom + squares[1] ** 2 / other.freedom if n > 1 else 0.0
+    return Estimate(one.mean - other.mean, error, error**4 / parts if parts else math.inf, n)
+
+
 def two_sided(values: Sequence[float]) -> Interval:
     """Return the mean with its two-sided 95% t interval; the mean of no values is nan."""
-    return _interval(values, (1 + LEVEL) / 2)
+    return estimate(values).two_sided()
 
 
 def one_sided(values: Sequence[float]) -> Interval:
     """Return the mean with two one-sided 95% bounds: each alone holds with 95%, both together with 90%."""
-    return _interval(values, LEVEL)
-
-
-def _interval(values: Sequence[float], quantile: float) -> Interval:
-    n = len(values)
-    if n == 0:
-        return Interval(math.nan, -math.inf, math.inf, 0)
-    mean = fmean(values)
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
-    half = float(stdtrit(n - 1, quantile)) * stdev(values) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n)
+    return estimate(values).one_sided()
 
 
 def p_value(values: Sequence[float]) -> float:
     """Return the two-sided p of a t test of mean 0; 1 for n < 2."""
-    n = len(values)
-    if n < 2:
-        return 1.0
-    mean, spread = fmean(values), stdev(values)
-    if spread == 0:
-        return 1.0 if mean == 0 else 0.0
-    return 2 * float(stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
+    return estimate(values).p()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -103,6 +134,11 @@ def end_accuracy(row: RoundRow) -> float | None:
 def best_accuracy(row: RoundRow) -> float | None:
     """Highest test accuracy at any evaluation, a fraction: selected on test, only for figures published that way."""
     return row.best_test_accuracy
+
+
+def sampled_accuracy(row: RoundRow) -> float | None:
+    """Mean test accuracy of masks drawn by learned probabilities, a fraction; Zhou et al. (2019), Table 1."""
+    return row.sampled_test_accuracy
 
 
 def log_step(row: RoundRow) -> float | None:
