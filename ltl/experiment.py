@@ -135,7 +135,7 @@ class Experiment:
                 raise LtlError(
                     "pruner.rewind_to is not possible with pruner.scores: weights stay as drawn; set it to 0it."
                 )
-            check_scoring(self.pruner, events, shapes)
+            check_scoring(self.pruner, self.scoring.estimator, events, shapes)
 
     def _check_tickets(self) -> None:
         seen: dict[tuple[int, int], Path] = {}
