@@ -205,9 +205,18 @@ def shares(scores: Sequence[Tensor], count: int, *, allow_empty: bool) -> list[i
     later index of the later layer first. Unless `allow_empty`, a layer without any keeps its largest, at the cost of
     the others.
     """
-    flat = torch.cat([_in_memory(score) for score in scores]).detach().unsqueeze(0)
-    parts = torch.split(largest(torch.ones_like(flat), flat, [count])[0], [score.numel() for score in scores])
-    counts = [int(size) for size in torch.stack([part.sum(dtype=torch.float64) for part in parts]).tolist()]
+    flat = torch.cat([_in_memory(score.detach()) for score in scores])
+    sizes = [score.numel() for score in scores]
+    counts: list[int]
+    if flat.is_cuda:
+        parts = torch.split(_marked(flat.abs(), count), sizes)
+        counts = torch.stack([torch.count_nonzero(part) for part in parts]).tolist()
+    else:
+        least, surplus = _threshold(flat, count)
+        marked = np.abs(flat.numpy()) >= least
+        if surplus:
+            marked[np.flatnonzero(np.abs(flat.numpy()) == least)[:surplus]] = False
+        counts = [int(np.count_nonzero(part)) for part in np.split(marked, np.cumsum(sizes)[:-1])]
     if allow_empty or all(counts) or not any(counts):
         return counts
     rest = [score for score, own in zip(scores, counts, strict=True) if own]
