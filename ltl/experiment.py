@@ -236,10 +236,8 @@ class Experiment:
         make = partial(Supermask, pruner=self.pruner, scoring=how, events=events)
         make = partial(make, initialise=partial(self._initial, self.model))
         timeline = replace(self._timeline([0], frozenset((0, event.step) for event in events)), length=how.length)
-        recipe = sorted(
-            one for one in self.settings.items() if one[0].startswith(("pruner.scores", "pruner.allocation"))
-        )
-        alike = ("scores", replace(timeline, marks=frozenset()), repr(recipe))  # a fit has one recipe and allocation
+        same = sorted(one for one in self.settings.items() if one[0].startswith(("pruner.scores", "pruner.allocation")))
+        alike = ("scores", replace(timeline, marks=frozenset()), repr(same))
         keys = [(trial, "ticket", 0, turn) for turn in range(1, self.rounds + 1) for trial in trials]
         for group in self._groups([key for key in keys if not done(key)]):
             members = [make(turn=turn, seed=self.seeds.of("mask", trial)) for trial, _, _, turn in group]
