@@ -290,6 +290,16 @@ def test_a_schedule_may_lower_the_density_on_the_way(launch: Launch) -> None:
         assert float(rows(folder)["0", "ticket", "0", str(turn)]["density"]) == pytest.approx(0.7**turn, abs=5e-3)
 
 
+def test_weights_are_scaled_by_the_density_of_the_network(launch: Launch) -> None:
+    """Where that of each layer is left to the scores."""
+    folder = launch("pruner=edge_popup_scaled", "allocation=global", "control=none", "pruner.rounds=1")
+    initial, ticket = theta_0(folder, 0), tickets(folder)["trial-0/round-01"]
+    for name, mask in ticket.masks.items():
+        scale = ticket.state[name] / initial[name]
+        assert torch.allclose(scale, torch.tensor(0.7**-0.5), rtol=1 / (0.7 * mask.numel()), atol=0)
+    assert any(abs(int(mask.sum()) - 0.7 * mask.numel()) > 2 for mask in ticket.masks.values())
+
+
 @pytest.mark.parametrize("pruner", ["edge_popup_global", "multi_prize_global"])
 def test_a_layer_is_emptied_only_where_that_is_allowed(launch: Launch, pruner: str) -> None:
     """Scores begin as U(±1/√fan_in): few weights over all layers are those of the layers of small fan-in.

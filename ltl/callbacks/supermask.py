@@ -16,7 +16,7 @@ from ltl.supermasks import Found
 from ltl.training.evaluation import evaluate
 from ltl.training.layers import quartiles
 from ltl.training.module import MaskedTraining
-from ltl.training.scoring import Scores, Scoring, pool_of
+from ltl.training.scoring import Scores, Scoring, even, pool_of
 from ltl.training.start import Scored, Start, cloned
 
 
@@ -59,9 +59,9 @@ class Supermask:
         source = generator("mask", self.seed, "scores", self.turn)
         masks = dense({name: theta_0[name] for name in names})
         evidence = Evidence(theta_0, theta_0, theta_0, masks, source, self.initialise)
-        layers = masks
+        layers, pruner = masks, even(self.pruner)
         for event in self.events:
-            layers = self.pruner.prune(evidence, event.target)
+            layers = pruner.prune(evidence, event.target)
             self._counts.append((event.step, {name: int(mask.sum()) for name, mask in layers.items()}))
         for name, count in self.counts(0).items():
             shape = theta_0[name].shape

@@ -1,8 +1,9 @@
 """Scores in training: what they are trained by, and how weights of a stack take their masks from them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ltl.errors import LtlError
 from ltl.masks import Masks, kept, total
 from ltl.models.stack import Stack
 from ltl.pruning.allocation import global_pool, included
+from ltl.pruning.layer_densities import uniform
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
 from ltl.supermasks import Estimator, Found, shares
@@ -43,11 +45,24 @@ class Pool:
 
 def pool_of(pruner: Pruner, masks: Masks) -> Pool | None:
     """Return the layers of `masks` that the allocation judges together; None where each has a density of its own."""
-    allocation = pruner.allocation
-    if not isinstance(allocation, partial) or allocation.func is not global_pool:
+    together = _together(pruner)
+    if together is None:
         return None
-    names = included(masks, allocation.keywords["exclude"], "pruner.allocation.exclude")
-    return Pool(names, allocation.keywords["allow_empty"])
+    return Pool(included(masks, together["exclude"], "pruner.allocation.exclude"), together["allow_empty"])
+
+
+def even(pruner: Pruner) -> Pruner:
+    """Return `pruner` with the density of the network in every layer of its pool, until there are scores."""
+    together = _together(pruner)
+    if together is None:
+        return pruner
+    return replace(pruner, allocation=partial(uniform, **together, dense_first=False, dense_last=False))
+
+
+def _together(pruner: Pruner) -> Mapping[str, Any] | None:
+    """Return the settings of an allocation by one threshold, None for any other."""
+    allocation = pruner.allocation
+    return allocation.keywords if isinstance(allocation, partial) and allocation.func is global_pool else None
 
 
 def check_scoring(
