@@ -135,7 +135,7 @@ class Experiment:
                 raise LtlError(
                     "pruner.rewind_to is not possible with pruner.scores: weights stay as drawn; set it to 0it."
                 )
-            check_scoring(self.pruner, events, shapes)
+            check_scoring(self.pruner, self.scoring.estimator, events, shapes)
 
     def _check_tickets(self) -> None:
         seen: dict[tuple[int, int], Path] = {}
@@ -236,12 +236,14 @@ class Experiment:
         make = partial(Supermask, pruner=self.pruner, scoring=how, events=events)
         make = partial(make, initialise=partial(self._initial, self.model))
         timeline = replace(self._timeline([0], frozenset((0, event.step) for event in events)), length=how.length)
+        same = sorted(one for one in self.settings.items() if one[0].startswith(("pruner.scores", "pruner.allocation")))
+        alike = ("scores", replace(timeline, marks=frozenset()), repr(same))
         keys = [(trial, "ticket", 0, turn) for turn in range(1, self.rounds + 1) for trial in trials]
         for group in self._groups([key for key in keys if not done(key)]):
             members = [make(turn=turn, seed=self.seeds.of("mask", trial)) for trial, _, _, turn in group]
             networks = tuple(Network(member, (key,)) for member, key in zip(members, group, strict=True))
             yield Job(
-                _name("scores", group), networks, lambda: self.model, self.dataset, timeline, cycle, True, None, how
+                _name("scores", group), networks, lambda: self.model, self.dataset, timeline, cycle, True, alike, how
             )
 
     def _branches(self, done: Callable[[Key], bool]) -> Iterator[Job]:

@@ -226,6 +226,32 @@ def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
     return kept
 
 
+def shares(scores: Sequence[Tensor], count: int, *, allow_empty: bool) -> list[int]:
+    """Return how many of the `count` largest |s| of all layers of one network are in each (`allocation.global_pool`).
+
+    It is the one threshold for a network in later versions of the code of Diffenderfer & Kailkhura 2021. Ties: the
+    later index of the later layer first. Unless `allow_empty`, a layer without any keeps its largest, at the cost of
+    the others.
+    """
+    flat = torch.cat([_in_memory(score.detach()) for score in scores])
+    sizes = [score.numel() for score in scores]
+    counts: list[int]
+    if flat.is_cuda:
+        parts = torch.split(_marked(flat.abs(), count), sizes)
+        counts = torch.stack([torch.count_nonzero(part) for part in parts]).tolist()
+    else:
+        least, surplus = _threshold(flat, count)
+        marked = np.abs(flat.numpy()) >= least
+        if surplus:
+            marked[np.flatnonzero(np.abs(flat.numpy()) == least)[:surplus]] = False
+        counts = [int(np.count_nonzero(part)) for part in np.split(marked, np.cumsum(sizes)[:-1])]
+    if allow_empty or all(counts) or not any(counts):
+        return counts
+    rest = [score for score, own in zip(scores, counts, strict=True) if own]
+    others = iter(shares(rest, count - counts.count(0), allow_empty=False))
+    return [next(others) if own else 1 for own in counts]
+
+
 def _threshold(score: Tensor, count: int) -> tuple[Any, int]:
     """Return the `count`-th largest |s|, and how many too many are as large; infinity for the 0th."""
     flat: Any = _in_memory(score).numpy()

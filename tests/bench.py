@@ -171,7 +171,9 @@ def resnet_loop(root: Path, batch: int, steps: int, *, channels_last: bool = Fal
     from ltl.models.resnet import ResNet
 
     data = load("cifar10", root=str(root), verify=False).train.to(device)
-    network: nn.Module = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16).to(device)
+    network: nn.Module = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16, activation="relu").to(
+        device
+    )
     if channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
@@ -362,7 +364,7 @@ def gpu(root: Path, scale: int) -> None:
     from ltl.models.resnet import ResNet
 
     print(torch.cuda.get_device_name(), flush=True)
-    network = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16)
+    network = ResNet(input_shape=(3, 32, 32), outputs=10, blocks=[3, 3, 3], width=16, activation="relu")
     limit = bandwidth("cuda")
     hand = partial(resnet_loop, root, 128, 150 // scale, device="cuda")
     resnet = ["dataset=cifar10", "model=resnet20", "dataset.augment=false", "dataset.limit=2000", "pruner.rounds=0"]

@@ -322,9 +322,10 @@ def test_a_resume_takes_settings_younger_than_the_run(finished: Path, tmp_path: 
     folder = tmp_path / "old"
     shutil.copytree(finished / "runs/first/.hydra", folder / ".hydra")
     stored = OmegaConf.load(folder / ".hydra/config.yaml")
-    del stored["report"]["bars"], stored["hardware"]["graph"]
+    del stored["report"]["bars"], stored["hardware"]["graph"], stored["model"]["activation"]
     OmegaConf.save(stored, folder / ".hydra/config.yaml")
     assert resume.configuration(folder, [], CONF).report == {"margin": 0.002, "bars": "interval"}
+    assert resume.configuration(folder, [], CONF).model.activation == "relu"
     assert resume.configuration(folder, ["report.bars=range"], CONF).report == {"margin": 0.002, "bars": "range"}
 
 

@@ -22,6 +22,7 @@ KINDS = {
     "lenet-sgd": (*LENET, "optimizer=sgd", "optimizer.lr=0.0625", "clip=1.0"),
     "frozen-fill": (*LENET, "pruner=zhou_freeze_init"),
     "edge-popup": (*LENET, "pruner=edge_popup", "pruner.rounds=2"),
+    "one-threshold": (*LENET, "pruner=multi_prize_global", "pruner.rounds=2"),
     "probabilities": (*LENET, "pruner=zhou_supermask_rescaled", "pruner.rounds=2"),
     "resnet": SMALL,
     "resnet-bf16": (*SMALL, "hardware.precision=bf16-mixed", "hardware.memory_format=channels_last"),

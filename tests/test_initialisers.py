@@ -35,7 +35,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def resnet() -> ResNet:
-    return ResNet(input_shape=(3, 8, 8), outputs=10, blocks=[1, 1], width=8)
+    return ResNet(input_shape=(3, 8, 8), outputs=10, blocks=[1, 1], width=8, activation="relu")
 
 
 def drawn(weight_init: WeightInit, shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -1,5 +1,8 @@
 """Models: published parameter counts, shapes on every image size, one-line errors, and configs that fit the classes."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ltl import rebuild
 from ltl.errors import LtlError
 from ltl.lengths import parse
 from ltl.masks import Tensors, dense, prunable
@@ -17,6 +21,7 @@ from ltl.models.dropout import Dropout
 from ltl.models.initialisers import BATCH_NORM, initialise, kaiming_normal
 from ltl.models.lenet import LeNet
 from ltl.pruning.allocation import included
+from ltl.tickets import load
 
 CONF = Path(__file__).parents[1] / "conf"
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
@@ -165,6 +170,70 @@ def test_binary_activations_follow_pooling_and_batch_norm(name: str, order: str)
     if name == "conv2":
         with_norms = [child for child, _ in build(name, CIFAR, batch_norm=True).named_children()]
         assert with_norms == order.replace("sign", "relu").split()
+
+
+@pytest.mark.parametrize("kind", ["relu", "sign"])
+def test_a_residual_network_by_its_equations(kind: str) -> None:
+    """Outputs and gradients of one that is written out: after every BatchNorm but a branch's last, and every sum.
+
+    A sign is a quadratic spline plus what makes it ±1, which is held constant (Liu et al. 2018).
+    """
+    network = build("resnet20", (2, 6, 5), outputs=3, blocks=[1, 2], width=4, activation=kind).double()
+    source = torch.Generator().manual_seed(0)
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        if value.is_floating_point():
+            value.data.normal_(generator=source).mul_(0.5).add_(0.8 if "norm" in name else 0)
+        if name.endswith("running_var"):
+            value.abs_().add_(0.1)
+    inputs = torch.randn(5, 2, 6, 5, generator=source, dtype=torch.float64)
+    at = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    for name in dict(network.named_parameters()):
+        at[name].requires_grad_()
+
+    def unit(x: torch.Tensor) -> torch.Tensor:
+        if kind == "relu":
+            return torch.where(x > 0, x, 0)
+        smooth = torch.where(x.abs() < 1, 2 * x - x * x.abs(), x.detach().sign())
+        return smooth + (torch.where(x < 0, -1.0, 1.0) - smooth).detach()
+
+    def layer(x: torch.Tensor, path: str, stride: int = 1) -> torch.Tensor:
+        kernel = at[f"{path}.conv.weight"]
+        x = nn.functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        mean, variance, scale, shift = (
+            at[f"{path}.norm.{name}"].view(-1, 1, 1) for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    hidden = unit(layer(inputs, "stem"))
+    for path, stride in (("stage1.0", 1), ("stage2.0", 2), ("stage2.1", 1)):
+        residual = layer(unit(layer(hidden, f"{path}.first", stride)), f"{path}.second")
+        shortcut = layer(hidden, f"{path}.shortcut", stride) if stride == 2 else hidden
+        hidden = unit(residual + shortcut)
+        assert kind == "relu" or hidden.abs().eq(1).all()
+    expected = hidden.mean((2, 3)) @ at["output.weight"].t() + at["output.bias"]
+    outputs = network.eval()(inputs)
+    assert torch.allclose(outputs, expected, rtol=1e-12, atol=1e-12)
+    slopes = torch.randn(5, 3, generator=source, dtype=torch.float64)
+    parameters = dict(network.named_parameters())
+    ours = torch.autograd.grad(outputs, list(parameters.values()), slopes)
+    theirs = torch.autograd.grad(expected, [at[name] for name in parameters], slopes)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.any()
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_ticket_from_before_activations_could_be_chosen_is_the_same_network(launch: Callable[..., Path]) -> None:
+    """Of a ResNet, whose metadata then named none."""
+    small = ("model.width=4", "model.blocks=[1,1]", "recipe.rewind_to=3it", "control=none", "batch=20", "length=4it")
+    folder = launch("model=resnet20", *small, "dataset.limit=60", "trials=1", "pruner.rounds=1", tiny=False)
+    ticket = load(folder / "tickets" / "trial-0" / "round-01.safetensors")
+    model = json.loads(ticket.metadata["model"])
+    assert model.pop("activation") == "relu"
+    older = replace(ticket, metadata={**ticket.metadata, "model": json.dumps(model)})
+    dataset = rebuild.dataset_of(ticket)
+    ours, theirs = (rebuild.network(one, dataset) for one in (ticket, older))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert torch.equal(ours(dataset.test.inputs), theirs(dataset.test.inputs))
 
 
 def test_binary_activations_pass_on_the_slope_of_a_smooth_step() -> None:

@@ -149,7 +149,11 @@ SMALL: dict[str, tuple[nn.Module, tuple[int, ...], tuple[float, ...]]] = {
         (2, 5, 4),
         (0.1, 0.2, 0.4, 1.0),
     ),
-    "resnet": (ResNet(input_shape=(2, 4, 4), outputs=3, blocks=[1, 2], width=2), (2, 4, 4), (0.05, 0.1, 0.2, 1.0)),
+    "resnet": (
+        ResNet(input_shape=(2, 4, 4), outputs=3, blocks=[1, 2], width=2, activation="relu"),
+        (2, 4, 4),
+        (0.05, 0.1, 0.2, 1.0),
+    ),
     "vgg": (VGG(input_shape=(1, 4, 4), outputs=2, blocks=[[2], [2], [3, 2]]), (1, 4, 4), (0.1, 0.2, 0.4, 1.0)),
 }
 
@@ -181,7 +185,7 @@ def test_every_path_of_a_perceptron_one_by_one() -> None:
 
 
 def test_a_residual_branch_that_is_cut_leaves_the_shortcut_alive() -> None:
-    network = ResNet(input_shape=(1, 4, 4), outputs=2, blocks=[2], width=2)
+    network = ResNet(input_shape=(1, 4, 4), outputs=2, blocks=[2], width=2, activation="relu")
     masks = dense({name: network.get_parameter(name) for name in prunable(network)})
     masks["stage1.0.second.conv.weight"][:] = False
     found = live(network, (1, 4, 4), masks)
@@ -203,7 +207,7 @@ def test_a_kernel_that_meets_only_padding_is_dead() -> None:
 
 @pytest.mark.parametrize("cut", [None, "stage2.17.first.conv.weight", "stem.conv.weight", "output.weight"])
 def test_depth_neither_overflows_nor_vanishes(cut: str | None) -> None:
-    network = ResNet(input_shape=(3, 8, 8), outputs=10, blocks=[18, 18, 18], width=4)
+    network = ResNet(input_shape=(3, 8, 8), outputs=10, blocks=[18, 18, 18], width=4, activation="relu")
     masks = dense({name: network.get_parameter(name) for name in prunable(network)})
     if cut is not None:
         masks[cut][:] = False

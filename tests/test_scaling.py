@@ -22,7 +22,8 @@ FAMILY: dict[str, tuple["partial[nn.Module]", dict[str, object]]] = {
               {"input_shape": (1, 28, 28), "outputs": 10}),
     "conv": (partial(ConvNet, blocks=[64, 128], widths=[256, 256], dropout=0.0, activation="relu", batch_norm=False),
              {"input_shape": (3, 32, 32), "outputs": 10}),
-    "resnet": (partial(ResNet, blocks=[3, 3, 3], width=16), {"input_shape": (3, 32, 32), "outputs": 10}),
+    "resnet": (partial(ResNet, blocks=[3, 3, 3], width=16, activation="relu"),
+               {"input_shape": (3, 32, 32), "outputs": 10}),
     "vgg": (partial(VGG, blocks=[[16], [32], [64, 64], [64, 64], [64, 64]]),
             {"input_shape": (3, 32, 32), "outputs": 100}),
 }  # fmt: skip

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ltl.masks import Tensors
-from ltl.pruning.allocation import lowest
+from ltl.pruning.allocation import Target, global_pool, lowest
 from ltl.rng import generator
-from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, Ternary, _marked, largest
+from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, Ternary, _marked, largest, shares
 
 SHAPES = [(7, 5), (4, 3, 3, 2)]
 ESTIMATORS: dict[str, Estimator] = {
@@ -140,6 +140,40 @@ def test_counts_are_exact_and_ties_go_by_index(layout: str) -> None:
             assert int(mask.sum()) == count
             assert torch.equal(_marked(size, count), mask == 1)  # as on a GPU
             assert torch.equal(mask == 0, lowest(size, torch.ones_like(size, dtype=torch.bool), whole - count))
+
+
+@pytest.mark.parametrize("allow_empty", [True, False])
+@pytest.mark.parametrize("values", ["few", "many"])
+def test_one_threshold_over_all_layers_gives_each_its_share(values: str, allow_empty: bool) -> None:
+    """By a stable sort of all |s|, an own largest one set apart first; and as `global_pool` prunes. Few values tie."""
+    shapes = [(6, 5), (4, 3, 3, 2), (1, 2), (3, 3)]
+    emptied = 0
+    for seed in range(60):
+        source = torch.Generator().manual_seed(seed)
+        scores = [torch.randn(shape, generator=source) * 4 ** (seed % 3 * place) for place, shape in enumerate(shapes)]
+        if values == "few":
+            scores = [score.clamp(-2, 2).round() for score in scores]
+        scores[0] = scores[0].t().contiguous().t()
+        scores[1] = scores[1].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        sizes = [score.numel() for score in scores]
+        count = int(torch.randint(len(shapes), sum(sizes) + 1, (), generator=source))
+        flat = np.abs(np.concatenate([score.flatten().numpy() for score in scores]))
+        layer = np.repeat(np.arange(len(shapes)), sizes)
+        ranks = np.empty(len(flat))
+        ranks[np.argsort(flat, kind="stable")] = np.arange(len(flat))
+        if not allow_empty:
+            for place in range(len(shapes)):
+                ranks[np.flatnonzero(layer == place)[ranks[layer == place].argmax()]] += len(flat)
+        expected = np.bincount(layer[np.argsort(ranks)[len(flat) - count :]], minlength=len(shapes)).tolist()
+        assert shares(scores, count, allow_empty=allow_empty) == expected
+        assert sum(expected) == count
+        emptied += 0 in expected
+        named = {str(place): score.abs() for place, score in enumerate(scores)}
+        masks = {name: torch.ones_like(score, dtype=torch.bool) for name, score in named.items()}
+        target = Target(density=count / len(flat))
+        pruned = global_pool(named, masks, target, exclude=[], allow_empty=allow_empty)
+        assert [int(mask.sum()) for mask in pruned.values()] == expected
+    assert (emptied > 0) == allow_empty
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])

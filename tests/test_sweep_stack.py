@@ -115,6 +115,22 @@ def test_jobs_that_differ_between_prunings_train_apart(tmp_path: Path, fits: lis
     assert not (tmp_path / "turn/checkpoints").exists()
 
 
+def test_scores_of_jobs_train_as_one_stack(tmp_path: Path, fits: list[tuple[str, int]]) -> None:
+    """Of one estimator and recipe, whatever initialisers, seeds, survivors and schedules; each as it is alone."""
+    varied = ("pruner=multi_prize,multi_prize_gradual,edge_popup,edge_popup_scaled",)
+    varied += ("initialiser=glorot_normal,orthogonal",)
+    fixed = (*DOUBLE, "control=[trained]", "control.trained.rounds=[2]", "hardware.stack_size=16", "pruner.rate=0.5")
+    assert sweep("sweep", *varied, *fixed) == ""
+    assert fits == [("ticket", 8), ("ticket", 8), ("ticket", 8), ("trained", 8)]
+    for folder in sorted((tmp_path / "sweep").glob("[0-9]*")):
+        alone = train_in(tmp_path / "alone" / folder.name, *map(str, OmegaConf.load(folder / ".hydra/overrides.yaml")))
+        assert_same(folder, alone)
+        assert places(folder) == places(alone)
+    fits.clear()
+    assert sweep("apart", "pruner=edge_popup,edge_popup_global,zhou_supermask", "control=none") == ""
+    assert fits == [("ticket", 3), ("ticket", 2), ("ticket", 2), ("ticket", 2)]
+
+
 def test_a_stack_that_was_cut_goes_on_to_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Killed at every evaluation in turn; it cannot go on as one job alone, and says so."""
     fixed = ("pruner=imp,random", "control=[random_mask]", "trials=2", "pruner.rounds=1", "eval_every=6it")
@@ -132,6 +148,20 @@ def test_a_stack_that_was_cut_goes_on_to_the_same_bits(tmp_path: Path, capsys: p
         assert rows(f"cut/{name}") == rows(f"whole/{name}")
         assert tickets(f"cut/{name}") == tickets(f"whole/{name}")
     assert {job["state"] for job in read_table(tmp_path / "cut/jobs.csv")} == {"done"}
+
+
+def test_a_stack_of_scores_that_was_cut_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed at every evaluation in turn; four masks of two jobs go three and one at a time."""
+    fixed = ("pruner=edge_popup_global", "seed=0,1", "control=none", "eval_every=6it", "hardware.stack_size=3")
+    assert sweep("whole", *fixed) == ""
+    assert sweep("cut", *fixed, "hardware.stop_after=0s") == "1"
+    pieces = 1
+    while cli("resume=cut") == "1":
+        pieces += 1
+    assert pieces == 3 * 2
+    for folder in sorted((tmp_path / "whole").glob("[0-9]*")):
+        assert rows(f"cut/{folder.name}") == rows(folder)
+        assert tickets(f"cut/{folder.name}") == tickets(folder)
 
 
 def test_rounds_and_controls_are_added_to_a_whole_stack(tmp_path: Path) -> None:

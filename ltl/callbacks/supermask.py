@@ -16,7 +16,7 @@ from ltl.supermasks import Found
 from ltl.training.evaluation import evaluate
 from ltl.training.layers import quartiles
 from ltl.training.module import MaskedTraining
-from ltl.training.scoring import Scores, Scoring
+from ltl.training.scoring import Scores, Scoring, even, pool_of
 from ltl.training.start import Scored, Start, cloned
 
 
@@ -59,9 +59,9 @@ class Supermask:
         source = generator("mask", self.seed, "scores", self.turn)
         masks = dense({name: theta_0[name] for name in names})
         evidence = Evidence(theta_0, theta_0, theta_0, masks, source, self.initialise)
-        layers = masks
+        layers, pruner = masks, even(self.pruner)
         for event in self.events:
-            layers = self.pruner.prune(evidence, event.target)
+            layers = pruner.prune(evidence, event.target)
             self._counts.append((event.step, {name: int(mask.sum()) for name, mask in layers.items()}))
         for name, count in self.counts(0).items():
             initial = theta_0[name]
@@ -121,7 +121,8 @@ class TrainScores(pl.Callback):
         fresh = [member.fresh for member in self.members]
         self.module = pl_module
         pl_module.graph = False  # that a selection can be recorded and played back has not been tried
-        self.scores = Scores(pl_module.stack, self.scoring, fresh, self._counts(0))
+        shared = pool_of(self.members[0].pruner, self.members[0].current.masks)
+        self.scores = Scores(pl_module.stack, self.scoring, fresh, self._counts(0), shared)
         if self.scores.draws:
             pl_module.before_step = self._draw
 
@@ -137,6 +138,8 @@ class TrainScores(pl.Callback):
         self._keep()
         self._look()
         pl_module.forget_lr()
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(self._share)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -182,6 +185,10 @@ class TrainScores(pl.Callback):
         assert self.scores is not None
         self.scores.keep(self._counts(self.module.position[1]))
         self.module.hold([member.current for member in self.members])
+
+    def _share(self, *step: Any) -> None:
+        assert self.scores is not None
+        self.scores.share()
 
     def _look(self) -> None:
         assert self.scores is not None

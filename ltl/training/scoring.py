@@ -1,18 +1,22 @@
 """Scores in training: what they are trained by, and how weights of a stack take their masks from them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ltl.errors import LtlError
-from ltl.masks import kept
+from ltl.masks import Masks, kept, total
 from ltl.models.stack import Stack
+from ltl.pruning.allocation import global_pool, included
+from ltl.pruning.layer_densities import uniform
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
-from ltl.supermasks import Estimator, Found
+from ltl.supermasks import Estimator, Found, shares
 
 
 @dataclass(frozen=True)
@@ -31,24 +35,67 @@ class Scoring:
     batch_norm: bool
 
 
-def check_scoring(pruner: Pruner, events: Sequence[Event], shapes: Mapping[str, torch.Size]) -> None:
+@dataclass(frozen=True)
+class Pool:
+    """Layers that share one threshold on |s|: what each keeps is decided by the scores at every step."""
+
+    names: Sequence[str]
+    allow_empty: bool
+
+
+def pool_of(pruner: Pruner, masks: Masks) -> Pool | None:
+    """Return the layers of `masks` that the allocation judges together; None where each has a density of its own."""
+    together = _together(pruner)
+    if together is None:
+        return None
+    return Pool(included(masks, together["exclude"], "pruner.allocation.exclude"), together["allow_empty"])
+
+
+def even(pruner: Pruner) -> Pruner:
+    """Return `pruner` with the density of the network in every layer of its pool, until there are scores."""
+    together = _together(pruner)
+    if together is None:
+        return pruner
+    return replace(pruner, allocation=partial(uniform, **together, dense_first=False, dense_last=False))
+
+
+def _together(pruner: Pruner) -> Mapping[str, Any] | None:
+    """Return the settings of an allocation by one threshold, None for any other."""
+    allocation = pruner.allocation
+    return allocation.keywords if isinstance(allocation, partial) and allocation.func is global_pool else None
+
+
+def check_scoring(
+    pruner: Pruner, estimator: Estimator, events: Sequence[Event], shapes: Mapping[str, torch.Size]
+) -> None:
     """Raise LtlError where scores cannot follow the schedule or the allocation of `pruner`."""
     if any(event.target.density is None or event.settled or event.replaces for event in events):
         raise LtlError(
             "pruner.schedule is not possible with pruner.scores: it must name densities, as at_init and gradual do."
         )
     masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
-    scores = {name: torch.full(shape, float(place)) for place, (name, shape) in enumerate(shapes.items())}
+    if pool_of(pruner, masks):
+        if estimator.draws:
+            raise LtlError(
+                "pruner.allocation=global is not possible with masks that are drawn: their scores alone say how many "
+                "weights a layer keeps; choose allocation=uniform, by which they begin."
+            )
+        return
     for event in events[:1]:
         one, other = (
-            pruner.allocation({name: sign * score for name, score in scores.items()}, masks, event.target)
-            for sign in (1, -1)
+            {name: torch.full(shape, float(score)) for score, (name, shape) in zip(order, shapes.items(), strict=True)}
+            for order in (range(1, len(shapes) + 1), range(len(shapes), 0, -1))
         )
-        if any(kept({name: one[name]}) != kept({name: other[name]}) for name in masks):
+        sizes, others = (_sizes(pruner.allocation(scores, masks, event.target)) for scores in (one, other))
+        if sizes != others or sum(sizes) != round((event.target.density or 0.0) * total(masks)):
             raise LtlError(
-                "pruner.allocation is not possible with pruner.scores: layers are told apart, and this one judges them "
-                "together; choose allocation=uniform or another that gives each layer its density."
+                "pruner.allocation is not possible with pruner.scores: it must keep the density of the schedule, and "
+                "how much of a layer must not depend on the criterion, as with allocation=uniform or global."
             )
+
+
+def _sizes(masks: Masks) -> list[int]:
+    return [kept({name: mask}) for name, mask in masks.items()]
 
 
 class Scored(nn.Module):
@@ -83,16 +130,22 @@ class Scored(nn.Module):
 class Scores:
     """The scores of all weights of a stack, each network's begun with its own; everything else is frozen.
 
-    `fresh` are the scores of every network by name, `counts` the weights that it is to keep.
+    `fresh` are the scores of every network by name, `counts` the weights that it is to keep. Those of the layers of
+    `pool`, if there is one, are a sum, which `share` divides.
     """
 
     def __init__(
-        self, stack: Stack, scoring: Scoring, fresh: Sequence[dict[str, Tensor]], counts: Sequence[dict[str, int]]
+        self,
+        stack: Stack,
+        scoring: Scoring,
+        fresh: Sequence[dict[str, Tensor]],
+        counts: Sequence[dict[str, int]],
+        pool: Pool | None,
     ) -> None:
         trained = stack.batch_norm() if scoring.batch_norm else []
         for parameter in stack.parameters():
             parameter.requires_grad_(any(parameter is one for one in trained))
-        self._stack = stack
+        self._stack, self._pool = stack, pool
         self._layers: dict[str, Scored] = {}
         for name in fresh[0]:
             weight = stack.stacked(name)
@@ -104,11 +157,23 @@ class Scores:
         self.draws = scoring.estimator.draws
         self._generators: list[torch.Generator] = []
         self._bits = torch.empty(0)
+        self.share()
 
     def keep(self, counts: Sequence[dict[str, int]]) -> None:
         """Set the weights that each network is to keep from now on."""
         for name, layer in self._layers.items():
             layer.counts = [one[name] for one in counts]
+        self.share()
+
+    def share(self) -> None:
+        """Divide what each network keeps in the layers of the pool by their scores as they are now."""
+        if self._pool is None:
+            return
+        layers = [self._layers[name] for name in self._pool.names]
+        for number in range(self._stack.size):
+            scores, count = [layer.scores[number] for layer in layers], sum(layer.counts[number] for layer in layers)
+            for layer, own in zip(layers, shares(scores, count, allow_empty=self._pool.allow_empty), strict=True):
+                layer.counts[number] = own
 
     def sample(self, sampled: bool) -> None:
         """Have evaluations draw masks as training does, or go back to those that are kept."""
