@@ -1,6 +1,7 @@
 """What tests share: tiny problems, and run folders made through the real command line's own functions."""
 
 import gc
+import hashlib
 import os
 import pickle
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import hydra
 import pytest
 import pytorch_lightning  # noqa: F401
 import torch
@@ -68,8 +70,26 @@ def composed(*overrides: str) -> DictConfig:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> bytes:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return pickle.dumps(compose("config", overrides=list(overrides)))
+    """Compose once for all processes and runs of the tests, while conf/ stays: it is a third of their time."""
+    file = _kept() / hashlib.sha256(repr(overrides).encode()).hexdigest()
+    if not file.exists():
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            content = pickle.dumps(compose("config", overrides=list(overrides)))
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_bytes(content)
+        part.replace(file)
+    return file.read_bytes()
+
+
+@cache
+def _kept() -> Path:
+    """Return the folder of what has been composed from these files by this Hydra."""
+    source = hashlib.sha256(hydra.__version__.encode())
+    for path in sorted(CONF.rglob("*.yaml")):
+        source.update(f"{path.relative_to(CONF)} ".encode() + path.read_bytes())
+    folder = CONF.parent / ".pytest_cache" / f"composed-{source.hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def train_in(where: Path, *overrides: str, tiny: bool = True) -> Path:

@@ -88,10 +88,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["resume=nothing"],
     ],
 )
-def test_what_trains_nothing_answers_within_half_a_second_of_importing_hydra(
-    arguments: list[str], tmp_path: Path
-) -> None:
-    """Measured in processor time, which other work on the machine stretches less than the clock."""
+def test_what_trains_nothing_answers_within_four_imports_of_hydra(arguments: list[str], tmp_path: Path) -> None:
+    """An import is a third of a second. Both in processor time, and as a ratio, which other work stretches least."""
 
     def seconds(*command: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -99,10 +97,10 @@ def test_what_trains_nothing_answers_within_half_a_second_of_importing_hydra(
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    differences = []
-    while not differences or (min(differences) > 0.5 and len(differences) < 6):
-        differences.append(seconds("-m", "ltl.run", *arguments) - seconds("-c", "import hydra"))
-    assert min(differences) <= 0.5, differences
+    ratios: list[float] = []
+    while not ratios or (min(ratios) > 4 and len(ratios) < 6):
+        ratios.append(seconds("-m", "ltl.run", *arguments) / seconds("-c", "import hydra"))
+    assert min(ratios) <= 4, ratios
 
 
 @pytest.mark.parametrize(

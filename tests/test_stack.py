@@ -134,6 +134,8 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
             pieces += 1
     assert pieces >= 2
     folders = (whole[0], cut[0])  # type: ignore[index]
+    flips = [[row["mask_flips"] for row in read_table(where / "metrics.csv")] for where in folders]
+    assert flips[0] == flips[1]
     rows = [[{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in folders]
     assert rows[0] == rows[1]
     rounds = ["0"] if pruner == "dense" else ["0", "1", "2"]

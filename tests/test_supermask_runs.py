@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed, train_in
+from conftest import CONF, composed, train_in
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from test_stack import FAMILIES, assert_alike, trained
@@ -15,20 +15,26 @@ from test_stack import FAMILIES, assert_alike, trained
 from ltl import build, rebuild
 from ltl.comparison import compare
 from ltl.datasets.dataset import Dataset
-from ltl.errors import LtlError, Stopped
+from ltl.errors import LtlError
 from ltl.masks import distance, mask_sha256, tensors_sha256
-from ltl.results import TIME_COLUMNS, read_table
+from ltl.results import read_table
 from ltl.rng import generator
 from ltl.ticket import main
 from ltl.tickets import Ticket, is_binary, load, save
 from ltl.training.evaluation import evaluate
 
 assert trained  # a fixture
-PRUNERS = sorted(
-    path.stem
-    for path in (Path(__file__).parents[1] / "conf" / "pruner").glob("*.yaml")
-    if composed(f"pruner={path.stem}").pruner.get("scores") is not None
-)
+FILES = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "pruner").glob("*.yaml"))}
+
+
+def scored(name: str) -> bool:
+    """Whether a pruner has scores, its own or those of a file that it begins with."""
+    return "scores" in FILES[name].get("pruner", {}) or any(
+        scored(parent) for parent in FILES[name].get("defaults", []) if parent in FILES
+    )
+
+
+PRUNERS = [name for name in FILES if scored(name)]
 BINARY = ("multi_prize", "trained_ternary")  # what tickets in bits are called, or begin with
 Launch = Callable[..., Path]
 
@@ -179,14 +185,6 @@ def test_trials_and_rounds_have_masks_of_their_own(run: tuple[str, Path]) -> Non
     assert compare(found[0].masks, found[1].masks, found[0].state, found[1].state)
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
-def test_side_by_side_is_as_alone(trained: Callable[..., object], pruner: str) -> None:
-    """In float64: the same masks, and losses within rounding; densities share a stack."""
-    fixed = (*FAMILIES["perceptron"], f"pruner={pruner}", "length=60it", "eval_every=30it", "control=none")
-    runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
-    assert_alike(*runs)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("family", ["convolution", "batch_norm"])
 def test_every_family_is_side_by_side_as_alone(trained: Callable[..., object], family: str) -> None:
     fixed = (
@@ -228,27 +226,6 @@ def test_deep_networks_have_supermasks(launch: Launch, pruner: str, model: tuple
     frozen = [value for key, value in ticket.state.items() if "norm" in key and key.endswith((".weight", ".bias"))]
     assert frozen
     assert all(value.unique().numel() == 1 for value in frozen)
-
-
-@pytest.mark.parametrize("pruner", ["edge_popup", "multi_prize_global", "zhou_supermask_rescaled"])
-def test_resumed_is_as_if_never_interrupted(launch: Launch, pruner: str) -> None:
-    """Cut at every evaluation: the same rows and ticket bytes."""
-    fixed = [f"pruner={pruner}", "control=none", "length=24it", "eval_every=13it", "trials=2"]
-    whole, cut, pieces = launch(*fixed, folder="whole"), None, 0
-    while cut is None:
-        try:
-            cut = launch(*fixed, "hardware.stop_after=0s", folder="cut")
-        except Stopped:
-            pieces += 1
-    assert pieces >= 3
-    tables = [
-        [{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in (whole, cut)
-    ]
-    assert tables[0] == tables[1]
-    flips = [[row["mask_flips"] for row in read_table(where / "metrics.csv")] for where in (whole, cut)]
-    assert flips[0] == flips[1]
-    for path in sorted(whole.glob("tickets/*/*")):
-        assert path.read_bytes() == (cut / path.relative_to(whole)).read_bytes()
 
 
 @pytest.mark.parametrize("pruner", ["edge_popup", "zhou_supermask_rescaled", "multi_prize"])

@@ -122,7 +122,7 @@ def test_scores_of_jobs_train_as_one_stack(tmp_path: Path, fits: list[tuple[str,
     fixed = (*DOUBLE, "control=[trained]", "control.trained.rounds=[2]", "hardware.stack_size=16", "pruner.rate=0.5")
     assert sweep("sweep", *varied, *fixed) == ""
     assert fits == [("ticket", 8), ("ticket", 8), ("ticket", 8), ("trained", 8)]
-    for folder in sorted((tmp_path / "sweep").glob("[0-9]*")):
+    for folder in sorted((tmp_path / "sweep").glob("[0-9]*"))[::3]:
         alone = train_in(tmp_path / "alone" / folder.name, *map(str, OmegaConf.load(folder / ".hydra/overrides.yaml")))
         assert_same(folder, alone)
         assert places(folder) == places(alone)
