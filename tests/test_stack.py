@@ -1,5 +1,6 @@
 """Networks that train side by side are what each is alone: the same masks, and weights equal up to reassociation."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import CONF, composed
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +17,7 @@ from ltl import build, fit
 from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.errors import Stopped
-from ltl.masks import Tensors
+from ltl.masks import Masks, Tensors
 from ltl.results import TIME_COLUMNS, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
@@ -144,6 +146,24 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
     ]
     for path in sorted(folders[0].glob("tickets/*/*")):
         assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes()
+    for trial in folders[0].glob("tickets/*"):
+        assert_counts(pruner, composed(*fixed).pruner, [load(path).masks for path in sorted(trial.glob("*"))])
+
+
+def assert_counts(pruner: str, cfg: DictConfig, found: list[Masks]) -> None:
+    """As many weights as the rate says: of each layer of what the round before left, or of the whole network."""
+    sizes = [{name: int(mask.sum()) for name, mask in masks.items()} for masks in found]
+    allocation = cfg.allocation._target_.rpartition(".")[2]
+    for turn, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+        if allocation == "per_layer":  # the output layer pays half
+            rates = {name: cfg.rate / 2 if name.startswith("output") else cfg.rate for name in before}
+            assert after == {name: size - int(size * rates[name] + 1e-9) for name, size in before.items()}
+        elif allocation == "positive":  # as the criterion says
+            assert all(after[name] <= before[name] for name in before)
+        elif pruner == "hybrid":  # a rate of the whole network
+            assert sum(after.values()) == sum(before.values()) - int(cfg.rate * sum(before.values()) + 1e-9)
+        elif not pruner.startswith("zhou_supermask"):  # whose masks are drawn
+            assert sum(after.values()) == round((1 - cfg.rate) ** turn * sum(sizes[0].values()))
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
