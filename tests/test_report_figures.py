@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -27,7 +28,9 @@ from ltl.report.figures import (
 )
 from ltl.report.findings import findings
 from ltl.report.layers import density_by_layer
+from ltl.report.lines import draw_points
 from ltl.report.load import load
+from ltl.report.series import Point, Series
 from ltl.report.study import Study, studies
 from ltl.report.tables import rounds_table
 from ltl.report.widths import WIDTHS
@@ -322,6 +325,16 @@ def test_the_command_draws_at_the_width_that_is_asked_for(tmp_path: Path, capsys
         main([str(tmp_path), "--width", "wide"])
     assert stop.value.code == 2
     assert "choose from" in capsys.readouterr().err
+
+
+def test_fourteen_lines_look_different() -> None:
+    """By colour, marker and dashes: the legend tells which is which."""
+    axes = Figure().subplots()
+    points = [Point(density, 0, density, 90.0, None, {"": 90.0}, False) for density in (1.0, 0.5)]
+    with mpl.rc_context({"xtick.labelsize": 8}):
+        draw_points(axes, [Series(f"{place}", f"line {place}", place, points) for place in range(14)])
+    named = [line for line in axes.lines if str(line.get_label()).startswith("line")]
+    assert len({(line.get_color(), line.get_marker(), line.is_dashed()) for line in named}) == len(named) == 14
 
 
 def test_a_long_label_is_wrapped_inside_the_legend(whole: Study, tmp_path: Path, drawn: list[Figure]) -> None:

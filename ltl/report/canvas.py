@@ -21,6 +21,7 @@ from ltl.results import write_atomic, write_table
 # Okabe & Ito (2008): told apart by colour-blind readers; each series has its own marker as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", (0, (3, 1.5)), (0, (1, 1.5)))  # of the first seven series, the next seven and the rest
 GREY = "#5c5c5c"
 # Without viridis' last tenth, whose yellow is too light on white.
 SHADES = LinearSegmentedColormap.from_list("shades", matplotlib.colormaps["viridis"]([i / 100 for i in range(91)]))

@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.axes import Axes
 
 from ltl.report.axes import density_axis
-from ltl.report.canvas import COLOURS, GREY, MARKERS, note
+from ltl.report.canvas import COLOURS, DASHES, GREY, MARKERS, note
 from ltl.report.series import Point, Series
 
 Axis = Callable[[Axes, Sequence[float]], None]
@@ -55,7 +55,8 @@ def draw_points(axes: Axes, lines: Sequence[Series], axis: Axis = density_axis) 
         aside = 1.012 ** (index - (len(lines) - 1) / 2)
         x = [point.x / aside for point in line.points]
         y = [point.mean for point in line.points]
-        axes.plot(x, y, color=colour, marker=marker, label=line.label, zorder=3 + len(lines) - index)
+        dashes = DASHES[min(line.place // len(COLOURS), len(DASHES) - 1)]
+        axes.plot(x, y, color=colour, marker=marker, ls=dashes, label=line.label, zorder=3 + len(lines) - index)
         for at, point in zip(x, line.points, strict=True):
             if point.hollow:
                 axes.plot(at, point.mean, marker, color=colour, markerfacecolor="white", zorder=20)
