@@ -13,12 +13,13 @@ from rich.console import Console
 import ltl.callbacks.record
 import ltl.results
 from ltl import resume
+from ltl.callbacks.checkpoint import IntervalCheckpoint
 from ltl.launch import train
 from ltl.pruning.pruner import Pruner
 from ltl.run import CONF
 from ltl.training.module import MaskedTraining
 
-POINTS = ("training", "evaluation", "pruning", "ticket", "checkpoint")
+POINTS = ("training", "evaluation", "pruning", "rows", "ticket", "checkpoint")
 
 
 def run(folder: str, overrides: list[str], point: str | None, count: int) -> None:
@@ -58,6 +59,9 @@ def _arm(point: str, count: int) -> None:
         ltl.callbacks.record.evaluate = dying(ltl.callbacks.record.evaluate)  # type: ignore[attr-defined]
     elif point == "pruning":
         Pruner.prune = dying(Pruner.prune)  # type: ignore[method-assign]
+    elif point == "rows":  # written, and no checkpoint yet
+        save = IntervalCheckpoint.on_train_epoch_end
+        IntervalCheckpoint.on_train_epoch_end = dying(save)  # type: ignore[method-assign]
     else:
         suffix = {"ticket": ".safetensors", "checkpoint": ".ckpt"}[point]
         fsync = os.fsync

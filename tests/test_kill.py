@@ -115,9 +115,10 @@ def killed_after(context: ForkServerContext, folder: Path, overrides: list[str],
 def test_killed_at_a_named_point(
     context: ForkServerContext, whole: Wholes, tmp_path: Path, point: str, count: int
 ) -> None:
-    """In training, in an evaluation, in a pruning, and with half of a ticket or a checkpoint written."""
+    """In training, an evaluation or a pruning, when rows are written, and with half of a ticket or a checkpoint."""
     way = "together" if count == 1 else "in_turn"  # which has more fits, hence more passages
     passages = {"training": 30 * count, "evaluation": 8 * count, "pruning": min(count, 4), "ticket": min(count, 6)}
+    passages["rows"] = {1: 15, 4: 20, 9: 45}[count]  # the end of a search, of a round within one, and of a control
     folder = tmp_path / "run"
     process = context.Process(target=kills.run, args=(str(folder), job(way), point, passages.get(point, count)))
     process.start()

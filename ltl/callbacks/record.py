@@ -126,6 +126,8 @@ class Record(pl.Callback):
             self.log_row(number, {**self._identity(number, start), "total_step": done, **point})
         self.eval_seconds += time.perf_counter() - begun
         if module.position[1] == module.timeline.length:
+            for logger in trainer.loggers:
+                logger.save()  # a resumed run does not log again what has its rows
             self._finish(module, trainer)
             self.steps_done = done
         module.stack.train()
