@@ -22,7 +22,7 @@ from ltl.report.statistics import (
 from ltl.report.study import Study
 from ltl.report.sweep import Difference, Hindrance, difference, forbidden, named, the_study, too_few
 from ltl.report.tables import Table, spread
-from ltl.report.words import p_words, percent
+from ltl.report.words import p_words, percent, with_reason
 
 Word = Literal[
     "holds",
@@ -58,7 +58,7 @@ class Judged:
 
     def words(self) -> str:
         """Return the verdict with the reason that belongs to it."""
-        return f"{self.word} ({self.reason})" if self.reason else self.word
+        return with_reason(self.word, self.reason)
 
 
 @dataclass(frozen=True)

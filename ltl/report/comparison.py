@@ -19,6 +19,7 @@ from ltl.report.statistics import (
     two_sided,
 )
 from ltl.report.verdict import all_matching, differences, speed_word
+from ltl.report.words import with_reason
 
 Word = Literal[
     "reproduced",
@@ -68,7 +69,7 @@ class Comparison:
 
     def words(self) -> str:
         """Return the verdict with the reason that belongs to it."""
-        return f"{self.word} ({self.reason})" if self.reason else self.word
+        return with_reason(self.word, self.reason)
 
 
 def compare_figure(rows: Sequence[RoundRow], published: Published, *, margin: float) -> Comparison:

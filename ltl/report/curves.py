@@ -53,8 +53,8 @@ def learning_curves(study: Study, sheet: Sheet, column: Literal["val_accuracy", 
 def mask_flips(study: Study, sheet: Sheet) -> Drawing | None:
     """Draw against the step how much of the mask (%) each evaluation finds changed; None without supermasks."""
     curves = _curves(study, "mask_flips", 1)
-    still = sum(value == 0 for curve in curves.values() for value in curve.values)
-    if all(value == 0 for curve in curves.values() for value in curve.values):
+    values = [value for curve in curves.values() for value in curve.values]
+    if not any(values):
         return None
     caption = (
         "A supermask leaves the weights as they are and trains scores, that decide which are kept. Share of the "
@@ -65,7 +65,7 @@ def mask_flips(study: Study, sheet: Sheet) -> Drawing | None:
     with canvas(sheet) as (figure, axes):
         _lines(figure, axes, curves)
         percent_log_axis(axes, "entries of the mask that changed")
-        if still:
+        if still := values.count(0):
             note(axes, f"{still} point{'s' * (still > 1)} without any change lie{'s' * (still == 1)} below this axis")
         words = _words("How the mask changes while scores are trained", study, caption)
         return save(figure, sheet, "mask_flips", words, _data(curves, "fraction"))

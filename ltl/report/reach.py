@@ -13,7 +13,7 @@ from ltl.report.statistics import Interval, by_trial, density_at, rounds_of, two
 from ltl.report.study import Study
 from ltl.report.sweep import Difference, Hindrance, difference, forbidden, named, the_study, too_few
 from ltl.report.tables import Table, spread
-from ltl.report.words import percent
+from ltl.report.words import percent, with_reason
 
 Word = Literal[
     "matching in accuracy",
@@ -44,7 +44,7 @@ class Step:
 
     def words(self) -> str:
         """Return the verdict with the reason that belongs to it."""
-        return f"{self.word} ({self.reason})" if self.reason else self.word
+        return with_reason(self.word, self.reason)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def judge_reach(studies: Sequence[Study], claim: Claim, reach: Reach) -> Reached
     """Judge an arm along a key by the studies of a sweep, each setting at the density of `most_accurate`."""
     baseline = the_study(studies, claim, reach.baseline)
     if not isinstance(baseline, Study):
-        return Reached(reach, [], _with(*baseline))
+        return Reached(reach, [], with_reason(*baseline))
     found = along(studies, claim, reach)
     steps = [_step(value, study, baseline, claim, reach) for value, study in found]
     return Reached(reach, steps, _answer(steps) if steps else f"not measured (no run has a number at {reach.along})")
@@ -121,16 +121,12 @@ def _answer(steps: Sequence[Step]) -> str:
     if run:
         answer, before = f"matches from {steps[-run].value:g} on", steps[-run - 1] if run < len(steps) else None
         if before is None:
-            return _with(answer, "the smallest value of all")
-        return answer if before.word == "not matching" else _with(answer, f"{before.word} at {before.value:g}")
+            return with_reason(answer, "the smallest value of all")
+        return answer if before.word == "not matching" else with_reason(answer, f"{before.word} at {before.value:g}")
     if last.word == "not matching":
         once = ", ".join(f"{step.value:g}" for step, match in zip(steps, matching, strict=True) if match)
-        return _with(f"not reached by {last.value:g}", f"though matching in accuracy at {once}" if once else "")
-    return _with(last.word, f"at {last.value:g}")
-
-
-def _with(word: str, reason: str) -> str:
-    return f"{word} ({reason})" if reason else word
+        return with_reason(f"not reached by {last.value:g}", f"though matching in accuracy at {once}" if once else "")
+    return with_reason(last.word, f"at {last.value:g}")
 
 
 def reach_table(reached: Reached) -> Table:

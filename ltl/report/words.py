@@ -177,3 +177,8 @@ def count(number: float) -> str:
 def p_words(p: float | None) -> str:
     """Return a p value with three digits after the point; None is no test."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def with_reason(word: str, reason: str) -> str:
+    """Return a verdict with the reason that belongs to it, if any."""
+    return f"{word} ({reason})" if reason else word
