@@ -138,7 +138,7 @@ def test_a_stack_that_was_cut_goes_on_to_the_same_bits(tmp_path: Path, capsys: p
     assert sweep("cut", *fixed, "hardware.stop_after=0s") == "1"
     printed = capsys.readouterr().out
     assert "`python -m ltl.run resume=cut` goes on" in printed
-    assert "trial 0–1 of 4 networks · ticket · round 0 of 1" in printed
+    assert "trial 0–1 (4 networks) · ticket · round 0 of 1" in printed
     assert "trains side by side with 1 other jobs: resume its sweep" in cli("resume=cut/0-pruner-imp")
     pieces = 1
     while cli("resume=cut") == "1":

@@ -105,7 +105,7 @@ class ShowProgress(pl.Callback):
         starts = [member.current for member in members]
         rounds = _span([start.round for start in starts], "")
         trials = set(record.trials)
-        many = f" of {len(starts)} networks" if len(starts) > len(trials) else ""  # of several runs
+        many = f" ({len(starts)} networks)" if len(starts) > len(trials) else ""  # of several rounds or runs
         text = " · ".join(
             [
                 _span(sorted(trials), "trial ") + many,
