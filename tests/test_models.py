@@ -16,7 +16,7 @@ from ltl import rebuild
 from ltl.errors import LtlError
 from ltl.lengths import parse
 from ltl.masks import Tensors, dense, prunable
-from ltl.models.activations import activation
+from ltl.models.activations import Sign, activation
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import BATCH_NORM, initialise, kaiming_normal
 from ltl.models.lenet import LeNet
@@ -170,6 +170,15 @@ def test_binary_activations_follow_pooling_and_batch_norm(name: str, order: str)
     if name == "conv2":
         with_norms = [child for child, _ in build(name, CIFAR, batch_norm=True).named_children()]
         assert with_norms == order.replace("sign", "relu").split()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_sign_takes_the_place_of_every_relu(name: str) -> None:
+    with torch.device("meta"):
+        signed, other = (build(name, CIFAR, activation=kind) for kind in ("sign", "relu"))
+    signs = [module for module in signed.modules() if isinstance(module, Sign)]
+    assert len(signs) == sum(isinstance(module, nn.ReLU) for module in other.modules()) > 0
+    assert not any(isinstance(module, nn.ReLU) for module in signed.modules())
 
 
 @pytest.mark.parametrize("kind", ["relu", "sign"])

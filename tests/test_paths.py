@@ -154,7 +154,11 @@ SMALL: dict[str, tuple[nn.Module, tuple[int, ...], tuple[float, ...]]] = {
         (2, 4, 4),
         (0.05, 0.1, 0.2, 1.0),
     ),
-    "vgg": (VGG(input_shape=(1, 4, 4), outputs=2, blocks=[[2], [2], [3, 2]]), (1, 4, 4), (0.1, 0.2, 0.4, 1.0)),
+    "vgg": (
+        VGG(input_shape=(1, 4, 4), outputs=2, blocks=[[2], [2], [3, 2]], activation="relu"),
+        (1, 4, 4),
+        (0.1, 0.2, 0.4, 1.0),
+    ),
 }
 
 
@@ -198,7 +202,7 @@ def test_a_residual_branch_that_is_cut_leaves_the_shortcut_alive() -> None:
 
 def test_a_kernel_that_meets_only_padding_is_dead() -> None:
     """A 3x3 kernel on a single pixel uses its centre alone."""
-    network = VGG(input_shape=(1, 2, 2), outputs=1, blocks=[[1], [1]])
+    network = VGG(input_shape=(1, 2, 2), outputs=1, blocks=[[1], [1]], activation="relu")
     masks = dense({name: network.get_parameter(name) for name in prunable(network)})
     found = live(network, (1, 2, 2), masks)
     assert found["conv2.weight"].flatten().nonzero().tolist() == [[4]]

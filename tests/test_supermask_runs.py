@@ -209,6 +209,8 @@ def test_every_family_is_side_by_side_as_alone(trained: Callable[..., object], f
         ("multi_prize_binary_activations", ("model=vgg_small", "model.width_factor=0.03125")),
         ("multi_prize_binary_activations", ("model=resnet18", "model.width_factor=0.03125")),
         ("multi_prize_binary_activations", ("model=resnet20", "model.width=4")),
+        ("multi_prize_binary_activations", ("model=vgg11", "model.blocks=[[2],[3,3]]")),
+        ("multi_prize_binary_activations", ("model=wide_resnet50", "model.width=2", "model.blocks=[1,1]")),
         ("multi_prize_binary_activations", ("model=conv2", "model.blocks=[3]", "model.widths=[8]")),
     ],
 )
