@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import CONF, composed
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from ltl import build, lengths, schema
@@ -71,6 +72,9 @@ OPTIONS = {
         "lecun1990_obd",
         "pensia2020_subset_sum",
         "ramanujan2019_edge_popup",
+        "ramanujan2019_edge_popup_conv",
+        "ramanujan2019_edge_popup_width",
+        "renda2020_oneshot",
         "renda2020_rewinding",
         "strong_lth_width",
         "su2020_sanity_checks",
@@ -78,6 +82,7 @@ OPTIONS = {
         "zhou2019_criteria",
         "zhou2019_signs",
         "zhou2019_supermask",
+        "zhou2019_supermask_conv",
         "zhou2019_zeros",
     ],
     "hardware": ["cpu", "ddp", "gpu", "gpu_bf16"],
@@ -198,6 +203,7 @@ RELIED_ON = [
 ]  # fmt: skip
 # Minutes together: networks of millions of weights, and settings that differ from resnet20's in a learning rate.
 SLOW = {
+    "diffenderfer2021_multi_prize_conv",
     "frankle2019_conv2",
     "frankle2019_conv4",
     "frankle2019_conv6",
@@ -206,7 +212,11 @@ SLOW = {
     "frankle2019_vgg19",
     "frankle2019_vgg19_low_lr",
     "frankle2019_vgg19_warmup",
+    "ramanujan2019_edge_popup_conv",
+    "ramanujan2019_edge_popup_width",
+    "renda2020_oneshot",
     "tanaka2020_synflow",
+    "zhou2019_supermask_conv",
 }
 
 
@@ -267,6 +277,19 @@ def test_every_option_composes_and_passes_the_schema(group: str, option: str) ->
         cfg = composed(f"{group}={option}", *([] if group in ("pruner", "experiment") else [f"pruner={pruner}"]))
         assert isinstance(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), dict)
         schema.check(cfg)
+
+
+def test_the_tests_compose_as_hydra_does() -> None:
+    """Values that are set in a composition that others share, in place of a composition for every value."""
+    overrides = ["experiment=zhou2019_signs", "pruner.rewind_to=20it", "pruner=imp_late", "control=[random_mask]"]
+    overrides += ["~model.activation", "+model.gain=[1,2]", "control.random_mask.rounds=[2]", "clip=0.5", "tags=[a]"]
+    ours = composed(*overrides)
+    with _hydra(CONF):
+        from hydra import compose
+
+        assert ours == compose("config", overrides=overrides)
+    with pytest.raises(ConfigCompositionException, match=r"Could not override 'model\.nothing'"):
+        composed("model.nothing=1")
 
 
 @pytest.mark.parametrize("option", OPTIONS["hydra/launcher"])

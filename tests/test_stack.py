@@ -121,8 +121,11 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
         # Sums of few magnitudes and no bias are often exactly 0, and rounding then decides on ReLU's gradient; weights
         # of pixels that are alike are moved alike, and rounding then decides which is larger, unless it is for long.
         fixed += ["pruner.rewind_to=10it", "length=60it", "eval_every=30it"]
-    if "every" in composed(*fixed).pruner.schedule:
+    schedule = composed(*fixed).pruner.schedule
+    if "every" in schedule:
         fixed.append("pruner.schedule.every=4")
+    if schedule.get("prunings", 1) > 10:
+        fixed.append("pruner.schedule.prunings=10")
     if pruner == "early_bird":  # the third look, at step 12, rests on that of step 4, before the first cut
         fixed += ["pruner.schedule.looks=3", "pruner.schedule.distance=1.0", "pruner.schedule.until=0.9"]
     alone, whole = (trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together"))
