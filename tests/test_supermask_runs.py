@@ -283,9 +283,7 @@ def test_a_binary_ticket_has_its_accuracy_without_ltl(launch: Launch, tmp_path: 
     assert min(map(float, accuracies)) > 0.2  # than chance
 
 
-def test_a_supermask_is_compared_with_a_trained_ticket(
-    launch: Launch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_supermask_is_compared_with_a_trained_ticket(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     """By the command: overlap of their masks, signs of one θ₀, and the accuracy of the supermask's row."""
     fixed = ("control=none", "length=60it", "pruner.rounds=1")
     one, other = (launch(f"pruner={name}", *fixed, folder=name) for name in ("multi_prize", "imp"))
