@@ -162,6 +162,7 @@ OPTIONS = {
         "zhou_constant",
         "zhou_freeze_init",
         "zhou_heuristic",
+        "zhou_heuristic_init",
         "zhou_reinit",
         "zhou_rescaled",
         "zhou_reshuffle",

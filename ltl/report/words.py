@@ -44,6 +44,7 @@ _METHODS: Mapping[str, str] = {
     "multi_prize_gradual": "multi-prize, binary weights, falling density",
     "trained_ternary": "trained weights of one magnitude a layer",
     "zhou_heuristic": "one-shot pruning that keeps unchanged signs, signed constants",
+    "zhou_heuristic_init": "one-shot pruning that keeps unchanged signs",
     "zhou_supermask": "learned probabilities",
     "zhou_supermask_constant": "learned probabilities, signed constants",
     "zhou_supermask_rescaled": "learned probabilities, rescaled",
