@@ -62,6 +62,7 @@ _SCHEMA: dict[str, Allowed] = {
     **{f"recipe.rates.{kind}": _MULTIPLE for kind in ("conv", "linear", "output")},
     "recipe.milestones": _LENGTHS,
     "recipe.augment": _SWITCH,
+    "recipe.depth_power": _NOT_NEGATIVE,
     "recipe.rewind_to": _LENGTH,
     "recipe.scores_length": _ROUND,
     "pruner.name": _TEXT,

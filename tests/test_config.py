@@ -119,14 +119,17 @@ OPTIONS = {
         "edge_popup_global",
         "edge_popup_scaled",
         "finetune",
+        "gradient_magnitude",
         "gradual",
         "grasp",
         "grasp_inverted",
+        "grasp_iterative",
         "grasp_magnitude",
         "hybrid",
         "imp",
         "imp_late",
         "imp_oneshot",
+        "imp_reinit",
         "large_final_diff_sign",
         "large_final_same_sign",
         "large_init",
@@ -145,6 +148,7 @@ OPTIONS = {
         "optimal_brain_damage",
         "quantised",
         "random",
+        "random_ticket",
         "rigl",
         "same_sign",
         "set",
@@ -158,6 +162,7 @@ OPTIONS = {
         "static_sparse",
         "synflow",
         "synflow_inverted",
+        "synflow_oneshot",
         "trained_ternary",
         "zhou_constant",
         "zhou_freeze_init",
@@ -419,6 +424,15 @@ def test_every_file_says_on_top_what_it_is() -> None:
         assert len(comment) > 15, path
 
 
+@pytest.mark.parametrize("pruner", ["snip_iterative", "grasp_magnitude", "synflow", "set", "snfs", "hybrid"])
+def test_pruners_whose_papers_prune_every_layer_do_so_in_every_model(pruner: str) -> None:
+    """Whatever the model excludes for its own paper; the command line still can, and imp keeps to the model."""
+    chosen = ("model=resnet20", f"pruner={pruner}")
+    assert composed(*chosen).pruner.allocation.exclude == []
+    assert composed(*chosen, "pruner.allocation.exclude=[output.weight]").pruner.allocation.exclude == ["output.weight"]
+    assert composed("model=resnet20").pruner.allocation.exclude == ["output.weight", "*.shortcut.*"]
+
+
 def test_settings_shared_by_models_come_from_the_recipe() -> None:
     """A model's paper decides; a data set, schedule or allocation chosen later keeps to it, and can be overridden."""
 
@@ -429,6 +443,8 @@ def test_settings_shared_by_models_come_from_the_recipe() -> None:
     assert (conv.pruner.allocation.conv, conv.pruner.allocation.output, conv.dataset.augment) == (0.75, 0.5, False)
     vgg = chosen("model=vgg19", "dataset=cifar10")
     assert (vgg.dataset.augment, vgg.lr_schedule.milestones, vgg.length) == (True, ["80ep", "120ep"], "160ep")
+    powers = [chosen(f"model={name}", "allocation=smart_ratio").pruner.allocation for name in ("vgg19", "resnet20")]
+    assert [power.depth_power for power in powers] == [2, 0]
     assert chosen("model=vgg19", "dataset=cifar10", "dataset.augment=false").dataset.augment is False
     assert chosen("model=resnet20", "dataset=digits").length == "500it"
     assert chosen("model=resnet20", "dataset=digits", "length=7it").length == "7it"
