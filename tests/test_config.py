@@ -80,6 +80,8 @@ OPTIONS = {
         "su2020_sanity_checks",
         "tanaka2020_synflow",
         "zhou2019_criteria",
+        "zhou2019_heuristic",
+        "zhou2019_heuristic_conv",
         "zhou2019_signs",
         "zhou2019_supermask",
         "zhou2019_supermask_conv",
@@ -222,6 +224,7 @@ SLOW = {
     "ramanujan2019_edge_popup_width",
     "renda2020_oneshot",
     "tanaka2020_synflow",
+    "zhou2019_heuristic_conv",
     "zhou2019_supermask_conv",
 }
 
