@@ -77,6 +77,7 @@ OPTIONS = {
         "renda2020_oneshot",
         "renda2020_rewinding",
         "strong_lth_width",
+        "su2020_random_tickets",
         "su2020_sanity_checks",
         "tanaka2020_synflow",
         "zhou2019_criteria",
@@ -224,6 +225,7 @@ SLOW = {
     "ramanujan2019_edge_popup_width",
     "renda2020_oneshot",
     "tanaka2020_synflow",
+    "su2020_random_tickets",
     "zhou2019_heuristic_conv",
     "zhou2019_supermask_conv",
 }

@@ -178,7 +178,8 @@ def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_bot
     assert sides
     corruptions = {path.stem for path in (CONF / "corruption").glob("*.yaml")}
     for side, _ in sides:
-        assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name"} and side["pruner.name"] in jobs
+        assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name", "pruner.rate"}
+        assert side["pruner.name"] in jobs
         assert side.get("corruption.name", "none") in corruptions
     for pruner, listed in {(side["pruner.name"], tuple(given)) for side, given in sides if given}:
         measured = densities(name, f"pruner={pruner}")
