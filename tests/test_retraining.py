@@ -20,7 +20,7 @@ from ltl.results import read_table
 from ltl.tickets import load
 from ltl.training.order import DataOrder
 
-LENGTH, K, MILESTONES = 12, 3, (2, 5, 9)
+LENGTH, K = 12, 3
 RATE, MOMENTUM, DECAY = 0.2, 0.9, 0.01
 SETTINGS = (
     "model.widths=[12]", "length=12it", "eval_every=5it", "batch=20", "dataset.limit=200", "trials=1", "control=none",
@@ -29,11 +29,6 @@ SETTINGS = (
     "lr_schedule.milestones=[2it,5it,9it]", "lr_schedule.factor=0.3",
 )  # fmt: skip
 State = dict[str, Tensor]
-
-
-def multiple(step: int) -> float:
-    """Of the learning rate: times 0.3 from each milestone on."""
-    return float(0.3 ** sum(step >= milestone for milestone in MILESTONES))
 
 
 class Loop:
@@ -78,7 +73,7 @@ class Loop:
         ("finetune", "trained", "kept", "last"),
         ("lr_rewind", "trained", "zero", "rewound"),
         ("imp_late", "rewound", "zero", "rewound"),
-        ("imp_late pruner.momentum=saved", "rewound", "saved", "rewound"),
+        ("imp_late pruner.momentum=saved lr_schedule.milestones=[3it]", "rewound", "saved", "rewound"),
         ("imp_late pruner.lr=last", "rewound", "zero", "last"),
     ],
 )
@@ -90,9 +85,11 @@ def test_retraining_is_what_its_name_says(
     rate: Literal["last", "rewound"],
 ) -> None:
     """Masks, weights at every beginning and end, and the learning rate that is logged, over two prunings."""
-    built = build.experiment(composed(*SETTINGS, *f"pruner={pruner}".split()), tmp_path, hardware_number=0)
+    cfg = composed(*SETTINGS, *f"pruner={pruner}".split())
+    built = build.experiment(cfg, tmp_path, hardware_number=0)
     fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
     tickets = [load(built.ticket_path(0, turn)) for turn in range(3)]
+    milestones = [int(one.removesuffix("it")) for one in cfg.lr_schedule.milestones]
     loop, rates = Loop(built, tickets[0].state), []
     at_k = loop.state()
     for turn in range(3):
@@ -107,7 +104,8 @@ def test_retraining_is_what_its_name_says(
         for step in range(K if turn else 0, LENGTH):
             if (turn, step) == (0, K):
                 at_k = loop.state()
-            rates.append(RATE * multiple(LENGTH - 1 if turn and rate == "last" else step))
+            place = LENGTH - 1 if turn and rate == "last" else step
+            rates.append(RATE * 0.3 ** sum(place >= milestone for milestone in milestones))
             loop.step(step, rates[-1])
         assert all(torch.equal(tickets[turn].masks[name], mask) for name, mask in loop.masks.items())
         assert_near(load(built.end_path(0, "ticket", 0, turn)).state, loop.theta)
