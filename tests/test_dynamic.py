@@ -377,7 +377,7 @@ def test_schedules_before_and_within_a_round() -> None:
     [
         ("pruner=gradual", "pruner.schedule.prunings=3"),
         ("pruner=early_bird", "pruner.schedule.every=3", "pruner.schedule.looks=2"),
-        ("pruner=synflow", "pruner.schedule.prunings=2"),
+        ("pruner=synflow", "pruner.schedule.prunings=1"),
     ],
 )
 def test_a_round_that_prunes_anew_begins_with_the_dense_network(
