@@ -93,6 +93,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         "finetune",
         "random",
         "magnitude_init",
+        "rigl pruner.schedule.every=4",
     ],
 )
 def test_pruned_weights_and_their_slots_are_zero_after_every_step(
@@ -112,9 +113,10 @@ def test_pruned_weights_and_their_slots_are_zero_after_every_step(
     assert spy.steps == (12 + 2 * 9 if pruner.startswith("imp_late") else 36)
 
 
-def test_every_rewind_is_exact(launch: Launch, spy: Spy) -> None:
-    """Lightning's own ModelPruning aliases the saved copy and survives one rewind only."""
-    folder = launch("control=none", "pruner.rounds=3", "optimizer=adamw")
+@pytest.mark.parametrize("pruner", ["imp", "snip"])
+def test_every_rewind_is_exact(launch: Launch, spy: Spy, pruner: str) -> None:
+    """Lightning's own ModelPruning aliases the saved copy and survives one rewind only; SNIP's code draws again."""
+    folder = launch(f"pruner={pruner}", "control=none", "pruner.rounds=3", "optimizer=adamw")
     theta_0 = load(folder / "tickets/trial-0/round-00.safetensors").state
     assert len(spy.starts) == 4
     for turn, start in enumerate(spy.starts):
@@ -253,11 +255,21 @@ def test_pinned_streams_make_siblings(launch: Launch) -> None:
 
 
 def test_initialisation_depends_on_no_pruner(launch: Launch) -> None:
-    """All pruners start from the same θ₀ at the same seed."""
-    seen = {
-        hashes(launch(f"pruner={name}", "control=none", folder=name))[0][-2]
-        for name in ("dense", "imp", "imp_oneshot", "random", "magnitude_init", "finetune")
-    }
+    """All pruners have one θ₀ at one seed, in every round and to the bit: supermasks, and what was scored before too.
+
+    SNIP's own code draws its weights again after scoring, and a GraSP code its last layer before.
+    """
+    names = ("imp", "dense", "imp_oneshot", "random", "magnitude_init", "finetune", "snip", "grasp", "synflow")
+    short = ("control=none", "length=2it", "eval_every=2it", "logger=none", "hardware.checkpoint_every=1000")
+    theta_0, seen = {}, set()
+    for name in (*names, "edge_popup", "multi_prize", "zhou_supermask"):
+        folder = launch(f"pruner={name}", *short, *(["pruner.rounds=0"] if name == "dense" else []), folder=name)
+        seen |= {row["init_sha256"] for row in read_table(folder / "rounds.csv")}
+        for path in sorted(folder.glob("tickets/*/*")):
+            state = load(path).state
+            theta_0 = theta_0 or state
+            if "-00" in path.name or name not in ("finetune", "multi_prize"):  # which go on, or are kept as signs
+                assert all(torch.equal(state[key], value) for key, value in theta_0.items())
     assert len(seen) == 1
 
 
