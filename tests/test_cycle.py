@@ -1,6 +1,7 @@
 """Laws of the prune-rewind cycle, on whole runs: exact rewinding, exact masks, and hashes that nothing else changes."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -301,6 +302,29 @@ def test_controls_keep_what_they_say(launch: Launch) -> None:
             assert moved["mask_sha256"] == ticket["mask_sha256"]
             assert moved["init_sha256"] not in {ticket["init_sha256"], reinit["init_sha256"]}
         assert table["reinit", "0", turn]["init_sha256"] != table["reinit", "1", turn]["init_sha256"]
+
+
+def test_early_stopping_looks_at_validation_alone(launch: Launch) -> None:
+    """Found afterwards in the curve: the first lowest validation loss, not the best test accuracy, which other code
+    prints; the test set is looked at there and at the end."""
+    folder = launch("control=[reinit]", "pruner.rounds=1", "optimizer.lr=0.1", "length=60it", "eval_every=3it")
+    curves, apart = read_table(folder / "metrics.csv"), 0
+    for row in read_table(folder / "rounds.csv"):
+        mine = [one for one in curves if row_key(one) == row_key(row)]
+        losses = [float(one["val_loss"]) for one in mine]
+        lowest = mine[losses.index(min(losses))]
+        assert [int(one["step"]) for one in mine] == list(range(3, 61, 3))
+        assert row["early_stop_step"] == lowest["step"]
+        assert row["early_stop_test_accuracy"] == lowest["test_accuracy"]
+        assert row["early_stop_censored"] == str(int(int(lowest["step"]) > 57))
+        assert (row["test_accuracy"], row["val_loss"]) == (mine[-1]["test_accuracy"], mine[-1]["val_loss"])
+        for number, one in enumerate(mine):
+            falls = losses[number] < min(losses[:number], default=math.inf)
+            assert bool(one["test_accuracy"]) == (falls or number == len(mine) - 1)
+        best = max(float(one["test_accuracy"]) for one in mine if one["test_accuracy"])
+        assert float(row["best_test_accuracy"]) == best
+        apart += lowest is not mine[-1] and float(lowest["test_accuracy"]) < best
+    assert apart > 0
 
 
 @pytest.mark.parametrize("fixed", [("hardware.stack=in_turn",), ("hardware.stack=together", "trials=2")])
