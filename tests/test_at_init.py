@@ -62,7 +62,8 @@ def snip(state: State, masks: State, examples: Examples) -> State:
     model = network(state).train()
     switches = {name: masks[name].double().requires_grad_() for name in WEIGHTS}
     value = loss(model, {name: state[name] * switches[name] for name in WEIGHTS}, examples)
-    return {name: slope.abs() for name, slope in zip(WEIGHTS, torch.autograd.grad(value, list(switches.values())))}  # noqa: B905
+    slopes = torch.autograd.grad(value, list(switches.values()))
+    return {name: slope.abs() for name, slope in zip(WEIGHTS, slopes, strict=True)}
 
 
 def grasp(state: State, masks: State, examples: Examples) -> State:
@@ -190,6 +191,7 @@ def test_a_mask_before_training_is_that_of_the_equation(
 ) -> None:
     """At θ₀, which stays as it was drawn, or at θ_k: of the state that the ticket holds, in every round anew."""
     built, tickets = search(f"pruner={pruner}", f"pruner.rewind_to={step}it", f"pruner.schedule.prunings={prunings}")
+    assert all(targets.bincount().tolist() == [10] * 10 for _, targets in drawn)
     for turn in (1, 2):
         ticket = tickets[turn]
         assert ticket.metadata["rewind_step"] == ticket.metadata["search_steps"] == str(step)
