@@ -55,6 +55,13 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def is_density(value: Any) -> bool:
+    """Whether `value` is a fraction between 0 and 1, or a pair of them."""
+    if isinstance(value, list):
+        return len(value) == 2 and all(is_number(each) and is_density(each) for each in value)
+    return is_number(value) and 0 < value < 1
+
+
 def is_sizes(value: Any) -> bool:
     """Whether `value` is a number of units or channels, or a list of such."""
     return bool(value) and all(map(is_sizes, value)) if isinstance(value, list) else is_whole(value) and value >= 1

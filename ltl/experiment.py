@@ -122,11 +122,7 @@ class Experiment:
         network = self._skeleton()
         shapes = {name: network.get_parameter(name).shape for name in prunable(network)}
         events = [] if self.tickets else self._events()
-        if self.pruner.replacement is None and any(event.replaces for event in events):
-            raise LtlError(
-                "pruner.replacement=null is not possible: pruner.schedule replaces weights; name drop and grow, as "
-                "pruner=rigl does."
-            )
+        self.pruner.check(events)
         for event in events[:1]:
             scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
             self.pruner.allocation(scores, dense(scores), event.target)

@@ -12,6 +12,7 @@ from ltl import lengths
 from ltl.allowed import (
     Allowed,
     choice,
+    is_density,
     is_duration,
     is_length,
     is_number,
@@ -61,6 +62,7 @@ _SCHEMA: dict[str, Allowed] = {
     **{f"recipe.rates.{kind}": _MULTIPLE for kind in ("conv", "linear", "output")},
     "recipe.milestones": _LENGTHS,
     "recipe.augment": _SWITCH,
+    "recipe.depth_power": _NOT_NEGATIVE,
     "recipe.rewind_to": _LENGTH,
     "recipe.scores_length": _ROUND,
     "pruner.name": _TEXT,
@@ -211,7 +213,7 @@ _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
         "two names of arms, such as [ticket, reinit]",
     ),
     "densities": or_null(
-        list_of(lambda value: is_number(value) and 0 < value < 1, "fractions between 0 and 1", least=1),
+        list_of(is_density, "fractions between 0 and 1, or pairs of one for each side", least=1),
         "for all that both measured",
     ),
 }

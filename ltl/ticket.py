@@ -1,9 +1,11 @@
 """Tickets on the command line: `ltl-ticket show | diff | export | import` (docs/tickets.md)."""
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,13 +25,19 @@ import torch
 from safetensors.torch import load_file
 
 state = load_file(Path(__file__).with_name({name!r}))
-
+{sign}
 def load_ticket(network: torch.nn.Module) -> torch.nn.Module:
     network.load_state_dict(state)  # by name, all parameters and buffers; run this file to see names and shapes
     return network
 
 if __name__ == "__main__":
     print(*(f"{{name}} {{tuple(tensor.shape)}}" for name, tensor in state.items()), sep="\\n")
+'''
+_SIGN = '''
+class Sign(torch.nn.Module):
+    """What the hidden units of this network have in the place of ReLU: 1 where an input is 0 or more, else -1."""
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.where(inputs >= 0, 1.0, -1.0).to(inputs.dtype)
 '''
 
 
@@ -82,7 +90,8 @@ def export(given: argparse.Namespace) -> None:
     _refuse_existing(out, loader := out.with_suffix(".py"))
     # A transposed or tied weight would be refused as a view, so every tensor gets its own memory.
     state = {name: tensor.contiguous().clone() for name, tensor in tickets.effective(ticket).items()}
-    text = _LOADER.format(name=out.name, pruned="filled" if ticket.fills else "0")
+    pruned, sign = "filled" if ticket.fills else "0", _SIGN if _has_signs(ticket) else ""
+    text = _LOADER.format(name=out.name, pruned=pruned, sign=sign)
     write_atomic(out, save(state, {"format": "pt"}))
     write_atomic(loader, text.encode())
     print(f"wrote {out} and {loader}, which holds:\n\n{text}", end="")
@@ -164,6 +173,13 @@ def _refuse_existing(*paths: Path) -> None:
             raise LtlError(f"{path} exists already and would be overwritten: choose another name or remove it.")
 
 
+def _has_signs(ticket: "Ticket") -> bool:
+    """Return whether hidden units give signs, by the model that the metadata names, if it does."""
+    with suppress(ValueError, RecursionError, AttributeError):
+        return bool(json.loads(ticket.metadata.get("model", "{}")).get("activation") == "sign")
+    return False
+
+
 def _predictions(a: "Ticket", b: "Ticket", data: str) -> str:
     from ltl import rebuild
     from ltl.comparison import agreement
@@ -182,8 +198,8 @@ def _predictions(a: "Ticket", b: "Ticket", data: str) -> str:
 
 
 def _print_ticket(path: Path, ticket: "Ticket") -> None:
-    from ltl.masks import kept, mask_bits, total
-    from ltl.tickets import is_binary
+    from ltl.masks import kept, total
+    from ltl.tickets import bits_of
 
     console = _console()
     console.print(_plain(str(path)), soft_wrap=True)
@@ -198,9 +214,9 @@ def _print_ticket(path: Path, ticket: "Ticket") -> None:
     console.print(_table(["layer", "shape", "weights", "kept", "density", ""], rows, last_is_total=True))
     others = [value.numel() for name, value in ticket.state.items() if name not in ticket.masks]
     console.print(f"unmasked: {sum(others):,} values in {len(others)} parameters and buffers")
-    if is_binary(ticket):
-        bits, signs = mask_bits(ticket.masks), kept(ticket.masks)
-        console.print(f"binary: {signs:,} signs and {bits:,.0f} bits of mask, {bits + signs:,.0f} bits in all")
+    if (bits := bits_of(ticket.masks, ticket.state)) is not None:
+        signs = kept(ticket.masks)
+        console.print(f"binary: {signs:,} signs and {bits - signs:,.0f} bits of mask, {bits:,.0f} bits in all")
     console.print(f"sha256 {ticket.metadata['sha256']} (checked)", soft_wrap=True)
 
 

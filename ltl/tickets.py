@@ -14,7 +14,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
 from ltl.errors import LtlError
-from ltl.masks import Masks, Tensors, kept, mask_sha256, pack, tensors_sha256, unpack
+from ltl.masks import Masks, Tensors, kept, mask_bits, mask_sha256, pack, tensors_sha256, unpack
 from ltl.results import write_atomic
 
 FORMAT = "ltl-ticket/1"
@@ -120,9 +120,10 @@ def load(path: Path) -> Ticket:
     return ticket
 
 
-def is_binary(ticket: Ticket) -> bool:
-    """Return whether every masked weight is 1 or −1, times the gain of its layer."""
-    return all(map(_is_binary, (ticket.state[name] for name in ticket.masks)))
+def bits_of(masks: Masks, state: Tensors) -> float | None:
+    """Return the bits that tell mask and signs of a ticket whose masked weights are all 1 or −1; None for any other."""
+    binary = all(_is_binary(state[name]) for name in masks)
+    return mask_bits(masks) + kept(masks) if binary else None
 
 
 def find(text: str) -> list[Path]:

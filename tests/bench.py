@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
@@ -32,6 +32,9 @@ from torch.nn import functional as F
 
 from ltl.datasets.dataset import Split
 from ltl.results import read_table
+
+if TYPE_CHECKING:
+    from ltl.supermasks import Estimator
 
 REPEATS = 3
 
@@ -299,6 +302,74 @@ def rule(root: Path, scale: int) -> None:
         )
 
 
+def scores(root: Path, scale: int) -> None:
+    """Processor time of a step that trains scores, of that of a plain step, of the same five LeNets with Adam."""
+    from ltl import build, resume
+    from ltl.run import CONF
+    from ltl.supermasks import Bernoulli, Binary, EdgePopup
+
+    build._set_up(resume.composed([], CONF).hardware)
+    plain = stack_step(None)
+    kinds = {
+        "edge-popup": stack_step(EdgePopup()),
+        "edge-popup, one threshold for all layers": stack_step(EdgePopup(), pooled=True),
+        "binary": stack_step(Binary()),
+        "probabilities": stack_step(Bernoulli(rescale=False)),
+        "probabilities, rescaled": stack_step(Bernoulli(rescale=True)),
+    }
+    for batch in (60, 128, 250):
+        ratios: dict[str, list[float]] = {name: [] for name in kinds}
+        for turn in range(-3, 100 // scale):
+            inputs, targets = torch.rand(5, batch, 1, 28, 28), torch.randint(10, (5 * batch,))
+            before = plain(inputs, targets)
+            for name, step in kinds.items():
+                ratio = step(inputs, targets) / before
+                ratios[name] += [ratio] if turn >= 0 else []  # the first ones are slower
+        for name, found in ratios.items():
+            low, middle, high = statistics.quantiles(found)
+            print(
+                f"scores of 5 LeNets, batch {batch}, {name}: {middle:.2f} of a plain step ({low:.2f} to {high:.2f}, "
+                "quartiles)",
+                flush=True,
+            )
+
+
+def stack_step(estimator: "Estimator | None", *, pooled: bool = False) -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """Return a step of five LeNets side by side, of their scores with an `estimator`, that says its processor time."""
+    from ltl.masks import prunable
+    from ltl.models.lenet import LeNet
+    from ltl.models.stack import Stack
+    from ltl.rng import generator
+    from ltl.training.scoring import Pool, Scores, Scoring
+
+    shape: dict[str, Any] = {"input_shape": (1, 28, 28), "outputs": 10, "widths": [300, 100]}
+    networks = [LeNet(**shape, dropout=0.0, activation="relu", bias=True) for _ in range(5)]
+    stack, held = Stack(networks, stacked=True, compiled=False).train(), None
+    if estimator is not None:
+        weights = [{name: one.get_parameter(name).detach() for name in prunable(one)} for one in networks]
+        fresh = [
+            {name: estimator.fresh(weight, 0.5, generator("mask", number)) for name, weight in one.items()}
+            for number, one in enumerate(weights)
+        ]
+        counts = [{name: weight.numel() // 2 for name, weight in one.items()} for one in weights]
+        scoring = Scoring(estimator, torch.optim.Adam, lambda step: 1.0, length=1, samples=0, batch_norm=False)
+        held = Scores(stack, scoring, fresh, counts, Pool(list(counts[0]), allow_empty=False) if pooled else None)
+    optimizer = torch.optim.Adam([one for one in stack.parameters() if one.requires_grad], lr=1e-3, fused=True)
+
+    def step(inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        begun = time.process_time()
+        if held and held.draws:
+            held.draw(range(5))
+        F.cross_entropy(stack(inputs).flatten(0, 1), targets).backward()
+        optimizer.step()
+        if held:
+            held.share()
+        optimizer.zero_grad()
+        return time.process_time() - begun
+
+    return step
+
+
 def resnet(root: Path, scale: int) -> None:
     """ResNet-20 in float32 and in bfloat16 with channels-last, against loops in float32."""
     steps = max(2, 30 // scale)
@@ -395,7 +466,7 @@ def gpu(root: Path, scale: int) -> None:
     stacked("gpu_bf16", "false", 10)
 
 
-PARTS = {part.__name__: part for part in (lenet, stack, cores, sparse, inputs, rule, resnet, memory, gpu)}
+PARTS = {part.__name__: part for part in (lenet, stack, cores, sparse, inputs, rule, scores, resnet, memory, gpu)}
 
 
 def child(kind: str, root: Path, steps: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import CONF, composed
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from ltl import build, lengths, schema
@@ -71,13 +72,20 @@ OPTIONS = {
         "lecun1990_obd",
         "pensia2020_subset_sum",
         "ramanujan2019_edge_popup",
+        "ramanujan2019_edge_popup_conv",
+        "ramanujan2019_edge_popup_width",
+        "renda2020_oneshot",
         "renda2020_rewinding",
         "strong_lth_width",
+        "su2020_random_tickets",
         "su2020_sanity_checks",
         "tanaka2020_synflow",
         "zhou2019_criteria",
+        "zhou2019_heuristic",
+        "zhou2019_heuristic_conv",
         "zhou2019_signs",
         "zhou2019_supermask",
+        "zhou2019_supermask_conv",
         "zhou2019_zeros",
     ],
     "hardware": ["cpu", "ddp", "gpu", "gpu_bf16"],
@@ -114,14 +122,17 @@ OPTIONS = {
         "edge_popup_global",
         "edge_popup_scaled",
         "finetune",
+        "gradient_magnitude",
         "gradual",
         "grasp",
         "grasp_inverted",
+        "grasp_iterative",
         "grasp_magnitude",
         "hybrid",
         "imp",
         "imp_late",
         "imp_oneshot",
+        "imp_reinit",
         "large_final_diff_sign",
         "large_final_same_sign",
         "large_init",
@@ -140,6 +151,7 @@ OPTIONS = {
         "optimal_brain_damage",
         "quantised",
         "random",
+        "random_ticket",
         "rigl",
         "same_sign",
         "set",
@@ -153,10 +165,12 @@ OPTIONS = {
         "static_sparse",
         "synflow",
         "synflow_inverted",
+        "synflow_oneshot",
         "trained_ternary",
         "zhou_constant",
         "zhou_freeze_init",
         "zhou_heuristic",
+        "zhou_heuristic_init",
         "zhou_reinit",
         "zhou_rescaled",
         "zhou_reshuffle",
@@ -198,6 +212,7 @@ RELIED_ON = [
 ]  # fmt: skip
 # Minutes together: networks of millions of weights, and settings that differ from resnet20's in a learning rate.
 SLOW = {
+    "diffenderfer2021_multi_prize_conv",
     "frankle2019_conv2",
     "frankle2019_conv4",
     "frankle2019_conv6",
@@ -206,7 +221,13 @@ SLOW = {
     "frankle2019_vgg19",
     "frankle2019_vgg19_low_lr",
     "frankle2019_vgg19_warmup",
+    "ramanujan2019_edge_popup_conv",
+    "ramanujan2019_edge_popup_width",
+    "renda2020_oneshot",
     "tanaka2020_synflow",
+    "su2020_random_tickets",
+    "zhou2019_heuristic_conv",
+    "zhou2019_supermask_conv",
 }
 
 
@@ -267,6 +288,19 @@ def test_every_option_composes_and_passes_the_schema(group: str, option: str) ->
         cfg = composed(f"{group}={option}", *([] if group in ("pruner", "experiment") else [f"pruner={pruner}"]))
         assert isinstance(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), dict)
         schema.check(cfg)
+
+
+def test_the_tests_compose_as_hydra_does() -> None:
+    """Values that are set in a composition that others share, in place of a composition for every value."""
+    overrides = ["experiment=zhou2019_signs", "pruner.rewind_to=20it", "pruner=imp_late", "control=[random_mask]"]
+    overrides += ["~model.activation", "+model.gain=[1,2]", "control.random_mask.rounds=[2]", "clip=0.5", "tags=[a]"]
+    ours = composed(*overrides)
+    with _hydra(CONF):
+        from hydra import compose
+
+        assert ours == compose("config", overrides=overrides)
+    with pytest.raises(ConfigCompositionException, match=r"Could not override 'model\.nothing'"):
+        composed("model.nothing=1")
 
 
 @pytest.mark.parametrize("option", OPTIONS["hydra/launcher"])
@@ -395,6 +429,15 @@ def test_every_file_says_on_top_what_it_is() -> None:
         assert len(comment) > 15, path
 
 
+@pytest.mark.parametrize("pruner", ["snip_iterative", "grasp_magnitude", "synflow", "set", "snfs", "hybrid"])
+def test_pruners_whose_papers_prune_every_layer_do_so_in_every_model(pruner: str) -> None:
+    """Whatever the model excludes for its own paper; the command line still can, and imp keeps to the model."""
+    chosen = ("model=resnet20", f"pruner={pruner}")
+    assert composed(*chosen).pruner.allocation.exclude == []
+    assert composed(*chosen, "pruner.allocation.exclude=[output.weight]").pruner.allocation.exclude == ["output.weight"]
+    assert composed("model=resnet20").pruner.allocation.exclude == ["output.weight", "*.shortcut.*"]
+
+
 def test_settings_shared_by_models_come_from_the_recipe() -> None:
     """A model's paper decides; a data set, schedule or allocation chosen later keeps to it, and can be overridden."""
 
@@ -405,6 +448,8 @@ def test_settings_shared_by_models_come_from_the_recipe() -> None:
     assert (conv.pruner.allocation.conv, conv.pruner.allocation.output, conv.dataset.augment) == (0.75, 0.5, False)
     vgg = chosen("model=vgg19", "dataset=cifar10")
     assert (vgg.dataset.augment, vgg.lr_schedule.milestones, vgg.length) == (True, ["80ep", "120ep"], "160ep")
+    powers = [chosen(f"model={name}", "allocation=smart_ratio").pruner.allocation for name in ("vgg19", "resnet20")]
+    assert [power.depth_power for power in powers] == [2, 0]
     assert chosen("model=vgg19", "dataset=cifar10", "dataset.augment=false").dataset.augment is False
     assert chosen("model=resnet20", "dataset=digits").length == "500it"
     assert chosen("model=resnet20", "dataset=digits", "length=7it").length == "7it"

@@ -182,6 +182,17 @@ def test_one_shot_masks_are_of_the_dense_network_s_weights(launch: Launch) -> No
             assert set(np.flatnonzero(mask.numpy().ravel())) == set(order[: counts[name]])
 
 
+def test_one_shot_pruned_networks_start_from_the_dense_network_s_weights(launch: Launch) -> None:
+    """Every round's weights are those that round 0 ended with, also after a resume (Renda et al. 2020)."""
+    one_shot = ("pruner=lr_rewind", "pruner.schedule._target_=ltl.pruning.schedules.after_dense", "control=none")
+    launch(*one_shot, "pruner.rounds=1")
+    folder = launch(*one_shot, "pruner.rounds=2")
+    first, second = (load(folder / f"tickets/trial-0/round-{turn:02d}.safetensors") for turn in (1, 2))
+    assert kept(second.masks) < kept(first.masks)
+    for name, weights in first.state.items():
+        assert torch.equal(second.state[name], weights)
+
+
 @pytest.mark.parametrize("pruner", ["imp", "imp_oneshot", "finetune"])
 def test_pruned_quartiles_are_of_the_trained_weights_that_went(launch: Launch, pruner: str) -> None:
     """Those of round 1 against numpy; none in round 0 and in a branch, where nothing was pruned."""

@@ -64,7 +64,7 @@ def sweep(
 
 def test_the_order_holds_as_computed_by_hand(tmp_path: Path) -> None:
     (result,) = sweep(tmp_path, [ORDER])
-    assert result.densities == pytest.approx([0.8, 0.64])
+    assert result.densities == [pytest.approx((0.8, 0.8)), pytest.approx((0.64, 0.64))]
     assert result.difference.n == 3
     assert 100 * result.difference.mean == pytest.approx(0.55)
     assert 100 * (result.difference.high - result.difference.mean) == pytest.approx(0.3726, abs=1e-4)
@@ -86,7 +86,7 @@ def test_arms_of_one_setting_are_compared_where_both_were_trained(tmp_path: Path
     claim = claim_of(runs[0])
     assert claim is not None
     (result,) = judge(studies(runs), claim)
-    assert result.densities == pytest.approx([0.64])
+    assert result.densities == [pytest.approx((0.64, 0.64))]
     assert 100 * result.difference.mean == pytest.approx((0.5 + 0.5 + 0.9) / 3)
     assert across(studies(runs))[0].table.rows[0][2] == "pruner=a, ticket − pruner=a, reinit"
 
@@ -206,7 +206,21 @@ def test_a_density_that_one_side_lacks_is_not_replaced_by_another(tmp_path: Path
     (result,) = sweep(tmp_path, [{**ORDER, "densities": [0.8, 0.5]}])
     assert result.words() == "not measured (not at these densities on both sides)"
     (near,) = sweep(tmp_path / "near", [{**ORDER, "densities": [0.6]}])
-    assert near.densities == pytest.approx([0.64])
+    assert near.densities == [pytest.approx((0.64, 0.64))]
+
+
+def test_two_densities_of_one_setting_are_compared(tmp_path: Path) -> None:
+    """A at 80% against A at 64%: 0.8, 1.6 and 0.6 points by trial; their order is given by the pair's."""
+    alone = {**ORDER, "worse": {"pruner.name": "a"}}
+    pairs = [[0.8, 0.64]], [[0.64, 0.8]], [[0.8, 0.5]]
+    better, worse, missing = sweep(tmp_path, [{**alone, "densities": pair} for pair in pairs])
+    assert better.densities == [pytest.approx((0.8, 0.64))]
+    assert (better.difference.n, 100 * better.difference.mean) == (3, pytest.approx((0.8 + 1.6 + 0.6) / 3))
+    assert 100 * worse.difference.mean == pytest.approx(-1.0)
+    assert (missing.p, missing.words()) == (None, "not measured (not at these densities on both sides)")
+    table = across(studies([load(run) for run in find_runs([tmp_path])]))[0].table
+    assert table is not None
+    assert [row[4] for row in table.rows] == ["80.0 − 64.0", "64.0 − 80.0", ""]
 
 
 def test_other_initialisations_are_compared_by_welchs_test(tmp_path: Path) -> None:
@@ -279,6 +293,9 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
         ({"quantity": "speedup"}, "quantity=speedup is not possible"),
         ({"densities": [20]}, "densities=[20] is not possible: it must be a list of fractions between 0 and 1"),
         ({"densities": []}, "densities=[] is not possible"),
+        ({"densities": [[0.5, 0.2, 0.1]]}, "densities=[[0.5, 0.2, 0.1]] is not possible"),
+        ({"densities": [[0.5, 1]]}, "or pairs of one for each side"),
+        ({"densities": [[0.5, [0.2, 0.1]]]}, "densities=[[0.5, [0.2, 0.1]]] is not possible"),
         ({"better": "rigl"}, "better=rigl is not possible: it must be settings by key"),
         ({"sentence": ""}, "sentence= is not possible"),
         ({"than": 1}, "must have sentence, quantity, and either better and worse, or equal, or between"),

@@ -50,7 +50,7 @@ def test_differences_are_those_of_a_paired_t_test(tmp_path: Path) -> None:
     assert 0.4 < float(table.rows[5][5].split()[0]) < 0.6  # half the steps
 
 
-def test_the_command_prints_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None) -> None:
     first, second = pair(tmp_path)
     assert main(["--compare", str(first), str(second), "--out", str(tmp_path / "out")]) == 0
     assert f"Differences: {first} − {second}, paired by θ₀" in capsys.readouterr().out

@@ -103,8 +103,11 @@ def test_the_note_on_rewinding_stands_where_the_paper_found_no_ticket(name: str)
     assert (run.setting("rewinding_note") is None) is name.endswith(("_warmup", "_low_lr"))
 
 
-def test_what_the_widths_are_asked_are_jobs_of_the_sweep_with_its_setting() -> None:
-    name = "strong_lth_width"
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("strong_lth_width", [1, 2, 2, 4, 4, 8]), ("ramanujan2019_edge_popup_width", [0.5, 1, 1, 2])],
+)
+def test_what_the_widths_are_asked_are_jobs_of_the_sweep_with_its_setting(name: str, expected: list[float]) -> None:
     params = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     assert list(params) == ["model.width_factor"]
     widths = [float(value) for value in params["model.width_factor"].split(",")]
@@ -112,12 +115,29 @@ def test_what_the_widths_are_asked_are_jobs_of_the_sweep_with_its_setting() -> N
     assert all(not_comparable(run, claim) is None for run, claim in claims)
     claim = claims[0][1]
     sides = [side["model.width_factor"] for each in claim.comparisons for side in (each.second, each.first)]
-    assert sides == [1, 2, 2, 4, 4, 8]
+    assert sides == expected
     assert [(each.quantity, each.arm, each.along) for each in claim.reach] == [
         ("accuracy", "ticket", "model.width_factor"),
         ("end_accuracy", "ticket", "model.width_factor"),
     ]
-    assert all(each.baseline == {"model.width_factor": widths[0]} for each in claim.reach)
+    assert all(each.baseline == {"model.width_factor": 1} for each in claim.reach)
+
+
+def test_what_networks_are_asked_are_jobs_of_the_sweep_at_densities_that_they_reach() -> None:
+    name = "ramanujan2019_edge_popup_conv"
+    jobs = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params.model.split(",")
+    sides = set()
+    for model in jobs:
+        run, claim = experiment(name, f"model={model}")
+        assert not_comparable(run, claim) is None
+        schema.check(run.config)
+        (published,) = claim.published
+        measured = densities(name, f"model={model}")
+        assert min(abs(density / (published.density or 1) - 1) for density in measured) <= 0.1
+        sides |= {(each.first["model.name"], each.second["model.name"]) for each in claim.comparisons}
+        given = {density for each in claim.comparisons for pair in each.densities or () for density in pair}
+        assert all(min(abs(density / each - 1) for density in measured) <= 0.1 for each in given)
+    assert sides == {(model, model) for model in jobs}
 
 
 @cache
@@ -150,11 +170,16 @@ def test_a_figure_of_drawn_masks_belongs_to_each_job_of_learned_probabilities() 
 def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_both_reach(name: str) -> None:
     jobs = {pruner for sweep, pruner in sweeps() if sweep == name}
     _, claim = experiment(name)
-    sides = [(side, each.densities or ()) for each in claim.comparisons for side in (each.first, each.second)]
+    sides = [
+        (side, [pair[place] for pair in each.densities or ()])
+        for each in claim.comparisons
+        for place, side in enumerate((each.first, each.second))
+    ]
     assert sides
     corruptions = {path.stem for path in (CONF / "corruption").glob("*.yaml")}
     for side, _ in sides:
-        assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name"} and side["pruner.name"] in jobs
+        assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name", "pruner.rate"}
+        assert side["pruner.name"] in jobs
         assert side.get("corruption.name", "none") in corruptions
     for pruner, listed in {(side["pruner.name"], tuple(given)) for side, given in sides if given}:
         measured = densities(name, f"pruner={pruner}")

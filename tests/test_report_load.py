@@ -66,12 +66,13 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 def test_columns_that_older_runs_do_not_have_are_not_measured(tmp_path: Path) -> None:
     make_run(tmp_path, trials=1, rounds=1, curves=True)
-    for name, new in (("rounds", "sampled_test_accuracy"), ("metrics", "mask_flips")):
+    for name, new in (("rounds", ("sampled_test_accuracy", "bits")), ("metrics", ("mask_flips",))):
         rows = read_table(tmp_path / f"{name}.csv")
         old = [{key: value for key, value in row.items() if not key.startswith(new)} for row in rows]
         assert len(old[0]) < len(rows[0])
         write_table(tmp_path / f"{name}.csv", list(old[0]), old)
     run = load(tmp_path)
+    assert {row.bits for row in run.rows} == {None}
     assert {row.sampled_test_accuracy for row in run.rows} == {row.mask_flips for row in run.metrics} == {None}
 
 

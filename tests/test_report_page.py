@@ -4,11 +4,14 @@ import csv
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from report_rows import flat, make_run
+from scipy.stats import t
 
 import ltl.report
 from ltl.errors import LtlError
@@ -16,6 +19,7 @@ from ltl.report.__main__ import main
 from ltl.report.findings import findings
 from ltl.report.load import load
 from ltl.report.study import Study, studies
+from ltl.report.tables import rounds_table
 
 CLAIM = {
     "sentence": "Tickets exist <somewhere>.",
@@ -179,6 +183,28 @@ def test_cautions_stand_on_every_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_the_table_of_rounds_has_what_supermasks_have_besides(tmp_path: Path) -> None:
+    """Accuracy of drawn masks over trials, its deviation over masks, and bits; no column where no row has the value."""
+    plain = study(make_run(tmp_path, trials=3, rounds=1))
+    names = ("drawn masks: accuracy (%)", "drawn masks: sd (pp)", "mask and signs (bits)")
+    assert not set(names) & set(rounds_table(plain).header)
+
+    def cells(**given: Callable[[int], float]) -> dict[str, list[str]]:
+        rows = [
+            replace(row, **{name: of(row.trial) for name, of in given.items()} if row.round else {})
+            for row in plain.rows
+        ]
+        table = rounds_table(replace(plain, rows=rows))
+        assert [name for name in table.header if name not in names] == list(rounds_table(plain).header)
+        return {name: [row[table.header.index(name)] for row in table.rows] for name in names if name in table.header}
+
+    half = t.ppf(0.975, 2) * 0.1 / 3**0.5  # of 95.0, 95.1, 95.2
+    drawn = {"sampled_test_accuracy": lambda trial: 0.95 + trial / 1000}
+    drawn["sampled_test_accuracy_sd"] = lambda trial: 0.001 + trial / 1000
+    assert cells(**drawn) == {names[0]: ["", f"95.10 ± {half:.2f}"], names[1]: ["", "0.20"]}
+    assert cells(bits=lambda trial: 123_000.4 + trial) == {names[2]: ["", "123\u202f001"]}
+
+
 def test_a_small_test_set_gets_no_word_of_verdict(tmp_path: Path) -> None:
     rows = make_run(tmp_path, test_images=360, gains={"ticket": flat(0.01), "reinit": flat(-0.05)})
     assert findings(study(rows))[0].startswith("No verdict: a test set of 360 images is too small.")

@@ -47,6 +47,7 @@ REFUSED: dict[str, list[Any]] = {
     **{f"recipe.rates.{kind}": [1001, *RATIO] for kind in ("conv", "linear", "output")},
     "recipe.milestones": LENGTHS,
     "recipe.augment": SWITCH,
+    "recipe.depth_power": RATIO,
     "recipe.rewind_to": LENGTH,
     "recipe.scores_length": ROUND,
     "model._target_": WORD,

@@ -115,14 +115,17 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
     evaluation and gone on with, masks that change in training too; the weights that the search ends with agree."""
     fixed = [*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=3it", "length=24it", "eval_every=13it"]
     fixed += ["pruner.rounds=0", "control=none"] if pruner == "dense" else ["control.reinit.rounds=[2]"]
-    if pruner == "hybrid":
+    if pruner in ("hybrid", "random_ticket"):
         fixed.append("pruner.rate=0.2")  # its own leaves fewer weights than the last layer is to keep
     if pruner in ("zhou_constant", "zhou_signed_constant", "zhou_heuristic", "quantised"):
         # Sums of few magnitudes and no bias are often exactly 0, and rounding then decides on ReLU's gradient; weights
         # of pixels that are alike are moved alike, and rounding then decides which is larger, unless it is for long.
         fixed += ["pruner.rewind_to=10it", "length=60it", "eval_every=30it"]
-    if "every" in composed(*fixed).pruner.schedule:
+    schedule = composed(*fixed).pruner.schedule
+    if "every" in schedule:
         fixed.append("pruner.schedule.every=4")
+    if schedule.get("prunings", 1) > 10:
+        fixed.append("pruner.schedule.prunings=10")
     if pruner == "early_bird":  # the third look, at step 12, rests on that of step 4, before the first cut
         fixed += ["pruner.schedule.looks=3", "pruner.schedule.distance=1.0", "pruner.schedule.until=0.9"]
     alone, whole = (trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together"))
@@ -160,7 +163,7 @@ def assert_counts(pruner: str, cfg: DictConfig, found: list[Masks]) -> None:
             assert after == {name: size - int(size * rates[name] + 1e-9) for name, size in before.items()}
         elif allocation == "positive":  # as the criterion says
             assert all(after[name] <= before[name] for name in before)
-        elif pruner == "hybrid":  # a rate of the whole network
+        elif pruner in ("hybrid", "optimal_brain_damage", "random_ticket"):  # a rate of the whole network
             assert sum(after.values()) == sum(before.values()) - int(cfg.rate * sum(before.values()) + 1e-9)
         elif not pruner.startswith("zhou_supermask"):  # whose masks are drawn
             assert sum(after.values()) == round((1 - cfg.rate) ** turn * sum(sizes[0].values()))

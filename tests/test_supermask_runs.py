@@ -10,8 +10,10 @@ import pytest
 import torch
 from conftest import CONF, composed, train_in
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_stack import FAMILIES, assert_alike, trained
+from test_ticket_cli import alone
+from test_ticket_cli import row as line
 
 from ltl import build, rebuild
 from ltl.callbacks.supermask import TrainScores
@@ -22,7 +24,7 @@ from ltl.masks import distance, mask_sha256, tensors_sha256
 from ltl.results import read_table
 from ltl.rng import generator
 from ltl.ticket import main
-from ltl.tickets import Ticket, is_binary, load, save
+from ltl.tickets import Ticket, bits_of, load, save
 from ltl.training.evaluation import evaluate
 from ltl.training.module import MaskedTraining
 
@@ -157,12 +159,17 @@ def test_drawn_masks_are_averaged_where_they_are_drawn(run: tuple[str, Path]) ->
 def test_a_binary_ticket_is_kept_in_bits(
     run: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two bits a weight at most, the size shown, and the exported network is the row's, loaded without ltl."""
+    """Two bits a weight at most, the size shown and in the row, and the exported network is the row's."""
     name, folder = run
     path, table = folder / "tickets" / "trial-0" / "round-01.safetensors", rows(folder)
     ticket, dataset = load(path), digits(folder)
     assert main(["show", str(path)]) == 0
-    assert ("binary: " in capsys.readouterr().out) == name.startswith(BINARY)
+    shown = re.findall(r"binary: .*, (.*) bits in all", capsys.readouterr().out)
+    sizes = {key: row["bits"] for key, row in table.items()}
+    assert shown == [f"{float(size):,.0f}" for size in [sizes["0", "ticket", "0", "1"]] if size]
+    assert {key for key, size in sizes.items() if size} == {
+        key for key in table if name.startswith(BINARY) and key[1] == "ticket" and key[3] != "0"
+    }
     assert main(["export", str(path), str(tmp_path / "plain.safetensors")]) == 0
     network = rebuild.network(ticket, dataset)
     with torch.no_grad():
@@ -172,7 +179,6 @@ def test_a_binary_ticket_is_kept_in_bits(
     found = evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc, operator]
     assert found[0][1] == float(table["0", "ticket", "0", "1"]["test_accuracy"])
     if name.startswith(BINARY):
-        assert is_binary(ticket)
         weights = sum(mask.numel() for mask in ticket.masks.values())
         others = sum(4 * value.numel() for key, value in ticket.state.items() if key not in ticket.masks)
         assert path.stat().st_size < weights / 4 + others + 6000  # of header
@@ -246,6 +252,55 @@ def test_bfloat16_leaves_scores_and_weights_as_they_are(launch: Launch, pruner: 
     assert pruner.startswith("zhou") or float(row["density"]) == pytest.approx(0.7, abs=1e-3)
 
 
+ALONE = """
+import runpy
+from collections import OrderedDict
+import numpy as np
+from safetensors.torch import load_file
+from torch import nn
+test = load_file("test.safetensors")
+for name in ("multi_prize", "multi_prize_binary_activations"):
+    export = runpy.run_path(f"{name}.py")
+    layers = [("flatten", nn.Flatten())]
+    for number, sizes in enumerate([(64, 12), (12, 8)], 1):
+        layers.append((f"fc{number}", nn.Linear(*sizes)))
+        if "Sign" in export:
+            layers.append((f"norm{number}", nn.BatchNorm1d(sizes[1])))
+        layers.append((f"activation{number}", export.get("Sign", nn.ReLU)()))
+    network = export["load_ticket"](nn.Sequential(OrderedDict([*layers, ("output", nn.Linear(8, 10))]))).eval()
+    right = network(test["inputs"]).argmax(1) == test["targets"]
+    print(np.float32(int(right.sum()) / len(right)))
+"""
+
+
+def test_a_binary_ticket_has_its_accuracy_without_ltl(launch: Launch, tmp_path: Path) -> None:
+    """Exported, and evaluated on a plain network by a process that cannot import ltl; binary activations too."""
+    accuracies = []
+    for name in ("multi_prize", "multi_prize_binary_activations"):
+        folder = launch(f"pruner={name}", "control=none", "length=60it", "pruner.rounds=1", folder=name)
+        accuracies.append(rows(folder)["0", "ticket", "0", "1"]["test_accuracy"])
+        assert main(["export", f"{folder}@1", str(tmp_path / f"{name}.safetensors")]) == 0
+    test = digits(folder).test
+    save_file({"inputs": test.inputs, "targets": test.targets}, tmp_path / "test.safetensors")
+    assert alone(ALONE, tmp_path).split() == accuracies
+    assert min(map(float, accuracies)) > 0.2  # than chance
+
+
+def test_a_supermask_is_compared_with_a_trained_ticket(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command: overlap of their masks, signs of one θ₀, and the accuracy of the supermask's row."""
+    fixed = ("control=none", "length=60it", "pruner.rounds=1")
+    one, other = (launch(f"pruner={name}", *fixed, folder=name) for name in ("multi_prize", "imp"))
+    assert main(["diff", f"{one}@1", f"{other}@1"]) == 0
+    text = capsys.readouterr().out
+    masks = [load(folder / "tickets" / "trial-0" / "round-01.safetensors").masks for folder in (one, other)]
+    a, b = (torch.cat([mask.flatten() for mask in each.values()]) for each in masks)
+    cells = line(text, "all")
+    both, either = int((a & b).sum()), int((a | b).sum())
+    assert cells[3:5] == [str(both), f"{both / either:.3g}"]
+    assert cells[-1] == "1"
+    assert f"accuracy of A {float(rows(one)['0', 'ticket', '0', '1']['test_accuracy']):.2%}, of B" in text
+
+
 def test_trained_ternary_weights_take_as_many_bits_as_a_multi_prize_ticket(
     launch: Launch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,7 +314,7 @@ def test_trained_ternary_weights_take_as_many_bits_as_a_multi_prize_ticket(
         masks.append(load(path).masks)
     assert sizes[0] == sizes[1] != []
     initial, found = theta_0(path.parents[2], 0), load(path).state
-    assert is_binary(load(path))
+    assert bits_of(load(path).masks, found) is not None
     moved = [float((found[key] != initial[key].sign()).double().mean()) for key in masks[1]]
     assert 0 < max(moved) < 0.5
     assert any(not torch.equal(masks[0][key], masks[1][key]) for key in masks[1])
@@ -370,11 +425,13 @@ def test_a_layer_is_emptied_only_where_that_is_allowed(launch: Launch, pruner: s
         assert (sizes["fc1.weight"] == 0) == allowed
 
 
-@pytest.mark.parametrize("way", ["in_turn", "together"])
-def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str) -> None:
-    """`control=untrained`: a heuristic supermask; the accuracy of the ticket's own file, and no step of training."""
-    fixed = ["pruner=large_final_same_sign", "pruner.survivors._target_=ltl.pruning.survivors.constant"]
-    fixed += ["+pruner.survivors.signs=kept", "control=untrained", "length=40it", "trials=2", f"hardware.stack={way}"]
+@pytest.mark.parametrize(("way", "pruner"), [("in_turn", "zhou_heuristic_init"), ("together", "zhou_heuristic")])
+def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str, pruner: str) -> None:
+    """`control=untrained`: heuristic supermasks at θ₀, and at constants with the signs of a later rewind point.
+
+    Masks are of one dense training; the accuracy is that of the ticket's own file, after no step of training.
+    """
+    fixed = [f"pruner={pruner}", "control=untrained", "length=40it", "trials=2", f"hardware.stack={way}"]
     fixed += ["pruner.rewind_to=7it"] if way == "together" else []
     folder = launch(*fixed)
     dataset, table = digits(folder), rows(folder)
@@ -388,7 +445,11 @@ def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str)
             found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc]
             assert float(row["test_accuracy"]) == found[0][1] == float(row["early_stop_test_accuracy"])
             assert (row["steps"], row["early_stop_step"], row["early_stop_censored"]) == ("0", "0", "0")
-            assert row["total_steps"] == ticket.metadata["search_steps"]
+            assert row["total_steps"] == ticket.metadata["search_steps"] == "40"
+            if pruner == "zhou_heuristic_init":
+                assert all(torch.equal(ticket.state[name], value) for name, value in theta_0(folder, trial).items())
+            else:
+                assert all(len(ticket.state[name].abs().unique()) == 1 for name in ticket.masks)
     assert all(row["train_loss"] == "" for row in read_table(folder / "metrics.csv") if row["arm"] == "untrained")
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from test_criteria import small, some
 from test_pruning import SHAPES, draws, evidence
 from torch import Tensor
 
+from ltl import build
+from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
-from ltl.pruning import survivors
+from ltl.pruning import schedules, survivors
 from ltl.pruning.evidence import Evidence
+from ltl.training.search import Search
 
 Survivors = Callable[[Evidence, Masks], Tensors]
 PERMUTED = ["zhou_reinit", "zhou_reshuffle", "zhou_signed_reinit", "zhou_signed_reshuffle"]
@@ -228,3 +232,35 @@ def test_scaled_weights_have_the_variance_of_their_mask_s_fan_in() -> None:
     for layer, mask in masks.items():
         density = float(mask.float().mean())
         assert torch.allclose(start[layer] * density**0.5, known.theta_k[layer])
+
+
+def test_one_shot_rounds_start_from_the_dense_network_s_trained_weights() -> None:
+    """Not from those of the round before (Renda et al. 2020), with the next mask; after a checkpoint too."""
+    pruner = build._pruner(composed("pruner=lr_rewind").pruner)
+    events = schedules.after_dense(rounds=3, rate=0.3, length=10, rewind_step=0)
+    ends = [draws(number) for number in range(1, 4)]  # what each round's training ends with
+    search = Search(pruner=pruner, events=events, seed=0)
+    search.take_theta_0(draws(9))
+    search.begin(list(SHAPES))
+    for weights in ends:
+        search.next_round(weights, length=10, first=0)
+        assert search.current.theta is search.theta_dense
+        assert all(torch.equal(search.theta_dense[name], ends[0][name]) for name in SHAPES)
+        resumed = Search(pruner=pruner, events=events, seed=0)
+        resumed.take_theta_0(draws(9))
+        state = search.state()
+        assert state["start"]["theta"] == "theta_dense"  # kept once
+        resumed.load(state)
+        search = resumed
+        search.move(ends[0])
+    for name, mask in search.current.masks.items():
+        assert 0.3 < float(mask.float().mean()) < 0.7
+        assert ends[0][name][mask].abs().min() > ends[0][name][~mask].abs().max()
+
+
+def test_one_shot_pruning_cannot_keep_the_optimiser_s_state(tmp_path: Path) -> None:
+    """It would be that of the round before, whose weights are not taken on."""
+    chosen = ("pruner=finetune", "pruner.schedule._target_=ltl.pruning.schedules.after_dense")
+    with pytest.raises(LtlError, match=r"pruner\.momentum=kept is not possible"):
+        build.experiment(composed(*chosen), tmp_path, hardware_number=0)
+    build.experiment(composed(*chosen, "pruner.momentum=zero"), tmp_path, hardware_number=0)

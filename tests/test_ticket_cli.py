@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from ltl import tickets, torch_prune
 from ltl.datasets.idx import FILES
 from ltl.errors import LtlError
 from ltl.masks import density, mask_sha256, prunable
+from ltl.models.activations import Sign
 from ltl.rng import generator
 from ltl.ticket import main
 from ltl.tickets import Ticket, effective
@@ -287,11 +289,12 @@ def test_where_data_lies_is_not_the_tickets_to_say(
 
 
 def alone(program: str, folder: Path) -> str:
-    """Run `program` in a process without ltl in reach."""
+    """Run `program` in a process that cannot import ltl, Hydra or Lightning."""
+    barred = "import sys; sys.modules.update(dict.fromkeys(('ltl', 'hydra', 'omegaconf', 'pytorch_lightning')))\n"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", barred + program],
         cwd=folder,
         env=environment,
         check=True,
@@ -318,7 +321,7 @@ def test_export_loads_without_ltl(pair: tuple[Ticket, Ticket], capsys: pytest.Ca
     names = alone("import runpy; runpy.run_path('net work.py', run_name='__main__')", Path("out"))
     assert "fc1.weight (12, 64)" in names.splitlines()
     program = """
-import runpy, sys
+import runpy
 from collections import OrderedDict
 import torch
 from torch import nn
@@ -326,12 +329,35 @@ network = nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc1=nn.Linear(64, 12),
                                     fc2=nn.Linear(12, 8), relu2=nn.ReLU(), output=nn.Linear(8, 10)))
 load_ticket = runpy.run_path("net work.py")["load_ticket"]
 print(load_ticket(network)(torch.arange(64.0).view(1, 1, 8, 8) / 64).tolist())
-assert not any(name.split(".")[0] in ("ltl", "hydra", "pytorch_lightning") for name in sys.modules)
 """
     network = sequential()
     network.load_state_dict(want)
     outputs = network(torch.arange(64.0).view(1, 1, 8, 8) / 64)
     assert torch.allclose(torch.tensor(json.loads(alone(program, Path("out")))), outputs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "held"),
+    [
+        (json.dumps(MODEL | {"activation": "sign"}), True),
+        (json.dumps(MODEL), False),
+        ("[]", False),
+        ("no JSON", False),
+    ],
+)
+def test_export_holds_the_sign_of_binary_activations(
+    pair: tuple[Ticket, Ticket], capsys: pytest.CaptureFixture[str], model: str, held: bool
+) -> None:
+    """It is no module of PyTorch: who builds the network again needs it, with 1 for an input of 0."""
+    tickets.save(make(3, model=model), Path("c"))
+    assert main(["export", "c", "c.safetensors"]) == 0
+    found = runpy.run_path("c.py")
+    assert ("Sign" in found) is held
+    assert "load_ticket" in found
+    if held:
+        inputs = torch.tensor([-1.5, -0.0, 0.0, 1e-30, -1e-30], dtype=torch.float64)
+        assert torch.equal(found["Sign"]()(inputs), Sign()(inputs))
+        assert found["Sign"]()(inputs).tolist() == [-1, 1, 1, 1, -1]
 
 
 def test_export_overwrites_nothing(pair: tuple[Ticket, Ticket], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pickle
 import struct
@@ -59,6 +60,14 @@ def rewritten(path: Path, change: str) -> Path:
     start = 8 + int.from_bytes(content[:8], "little")
     path.write_bytes(tickets._header_bytes(json.loads(content[8:start])) + content[start:])
     return path
+
+
+def test_bits_are_those_of_mask_and_signs() -> None:
+    """Two of four and one of two weights kept: log₂(6 · 2) for the mask, and a sign each; none where weights vary."""
+    masks = {"a": torch.tensor([[True, False], [False, True]]), "b": torch.tensor([True, False])}
+    signs = {name: torch.where(mask, 1.0, -1.0) for name, mask in masks.items()}
+    assert tickets.bits_of(masks, signs) == pytest.approx(math.log2(12) + 3)
+    assert tickets.bits_of(masks, signs | {"b": torch.tensor([1.0, 0.5])}) is None
 
 
 def test_round_trip_is_exact(path: Path) -> None:

@@ -14,6 +14,7 @@ from ltl.errors import Diverged
 from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
+from ltl.tickets import bits_of
 from ltl.training.evaluation import evaluate
 from ltl.training.layers import layer_rows
 from ltl.training.module import Judged, MaskedTraining
@@ -233,7 +234,7 @@ class Record(pl.Callback):
             "init_sha256": member.init_sha256,
             "mask_sha256": mask_sha256(start.masks),
             "hardware": self.hardware[number],
-            **(start.scored.sampled if start.scored else {}),
+            **({**start.scored.sampled, "bits": bits_of(start.masks, start.theta)} if start.scored else {}),
         }
         layers = [
             {**self._identity(number, start), **layer} for layer in layer_rows(now, start, member.theta_0, on_path)

@@ -11,7 +11,8 @@ from ltl.pruning.evidence import Evidence
 def snip(evidence: Evidence, *, examples: int) -> Tensors:
     """|θ ∂L/∂θ|, the connection sensitivity (SNIP: Lee et al. 2019, eqs. 3-5); `examples` of each class are drawn.
 
-    Their normalisation by the sum changes no order.
+    Their normalisation by the sum changes no order. At trained weights it is by how much the loss
+    changes, to first order, when a weight goes (Molchanov et al. 2019).
     """
     inputs, targets = evidence.task.examples(examples, evidence.generator)
     weights, gradients = _weights_and_gradients(evidence, inputs, targets)
@@ -63,7 +64,10 @@ def synflow(evidence: Evidence) -> Tensors:
 
 
 def sensitivity(evidence: Evidence, *, examples: int) -> Tensors:
-    """|g|, the gradient's magnitude at kept and pruned weights alike; `examples` of each class are drawn."""
+    """|∂L/∂θ|, at kept and pruned weights alike; `examples` of each class are drawn.
+
+    Its square, which ranks alike, is GRASP-It in the code of de Jorge et al. (2021).
+    """
     inputs, targets = evidence.task.examples(examples, evidence.generator)
     _, gradients = _weights_and_gradients(evidence, inputs, targets)
     return {name: gradient.abs() for name, gradient in gradients.items()}

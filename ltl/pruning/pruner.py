@@ -1,6 +1,6 @@
 """One pruning method: criterion × allocation × survivors × filler, and what happens to momentum and lr."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors, dense
 from ltl.pruning.allocation import Target, floor, in_proportion, lowest
 from ltl.pruning.evidence import Evidence
+from ltl.pruning.schedules import Event
 
 Criterion = Callable[[Evidence], Tensors]
 
@@ -43,6 +44,19 @@ class Pruner:
     momentum: Literal["zero", "saved", "kept"]
     lr: Literal["rewound", "last"]
     replacement: Replacement | None = None  # in dynamic sparse training
+
+    def check(self, events: Sequence[Event]) -> None:
+        """LtlError for events that the method cannot follow."""
+        if self.replacement is None and any(event.replaces for event in events):
+            raise LtlError(
+                "pruner.replacement=null is not possible: pruner.schedule replaces weights; name drop and grow, as "
+                "pruner=rigl does."
+            )
+        if self.momentum == "kept" and any(event.of_dense for event in events):
+            raise LtlError(
+                "pruner.momentum=kept is not possible: pruner.schedule prunes the dense network in every round, while "
+                "the optimiser's state is that of the round before; choose zero or saved."
+            )
 
     def prune(self, evidence: Evidence, target: Target) -> Masks:
         """Return the masks after one pruning; LtlError for scores of survivors that are not finite."""

@@ -42,13 +42,14 @@ Word = Literal[
 class Judged:
     """One comparison of a claim beside what was measured.
 
-    `difference`: first − second, a fraction, of the means over `densities`, with a two-sided 95% interval, or the 90%
-    one that decides on equality within `margin`. `trials`: those behind it, in words. `p`: of a difference, corrected
-    by Holm over the claim's comparisons; None if it is not one of these tests.
+    `difference`: first − second, a fraction, of the means over `densities`, each that of the first and of the second,
+    with a two-sided 95% interval, or the 90% one that decides on equality within `margin`. `trials`: those behind it,
+    in words. `p`: of a difference, corrected by Holm over the claim's comparisons; None if it is not one of these
+    tests.
     """
 
     claimed: Claimed
-    densities: Sequence[float]
+    densities: Sequence[tuple[float, float]]
     difference: Interval
     trials: str
     margin: float
@@ -72,7 +73,7 @@ class Across:
 
 @dataclass(frozen=True)
 class _Measured:
-    densities: Sequence[float]
+    densities: Sequence[tuple[float, float]]
     difference: Difference
     margin: float
     hindrance: Hindrance | None
@@ -144,7 +145,7 @@ def _measured(studies: Sequence[Study], claim: Claim, claimed: Claimed) -> _Meas
     hindrance = forbidden([(first, claimed.first), (second, claimed.second)], claim)
     if hindrance is None and not rounds:
         hindrance = "not measured", "not at these densities on both sides"
-    densities = [density_at(first.rows, mine) for mine, _ in rounds]
+    densities = [(density_at(first.rows, mine), density_at(second.rows, theirs)) for mine, theirs in rounds]
     return _Measured(densities, measured, min(first.margin, second.margin), hindrance or too_few(measured))
 
 
@@ -153,7 +154,10 @@ def _rounds(first: Sequence[RoundRow], second: Sequence[RoundRow], claimed: Clai
     ours, theirs = (set(rounds_of(rows, arm)) - {0} for rows, arm in zip((first, second), claimed.arms, strict=True))
     if claimed.densities is None:
         return [(one, other) for one, other in common_rounds(first, second) if one in ours and other in theirs]
-    nearest = [tuple(nearest_round(rows, "ticket", each) for rows in (first, second)) for each in claimed.densities]
+    nearest = [
+        (nearest_round(first, "ticket", one), nearest_round(second, "ticket", other))
+        for one, other in claimed.densities
+    ]
     pairs = [(one, other) for one, other in nearest if one in ours and other in theirs]
     return pairs if len(pairs) == len(nearest) else []
 
@@ -211,6 +215,9 @@ def _published(judged: Judged) -> str:
     return "above 0" if judged.claimed.says == "better" else "not stated"
 
 
-def _densities(densities: Sequence[float]) -> str:
-    shown = [percent(density) for density in densities]
+def _densities(densities: Sequence[tuple[float, float]]) -> str:
+    shown = [
+        percent(one) if math.isclose(one, other, rel_tol=0.1) else f"{percent(one)} − {percent(other)}"
+        for one, other in densities
+    ]
     return ", ".join(shown) if len(shown) <= 4 else f"{len(shown)} from {shown[0]} to {shown[-1]}"

@@ -19,7 +19,8 @@ class Claimed:
     """Two settings of a sweep, each by its keys, and what the claim says of them.
 
     `says`: the first is `better`, both are `equal` within the margin, or the question is `open`. `arms` are those of
-    the two that are compared. `densities` are fractions; None is every density below 1 that both measured.
+    the two that are compared. `densities` are fractions, of the first and of the second; None is every density below 1
+    that both measured.
     """
 
     sentence: str
@@ -28,7 +29,7 @@ class Claimed:
     second: Mapping[str, Any]
     says: Says
     arms: tuple[str, str]
-    densities: Sequence[float] | None
+    densities: Sequence[tuple[float, float]] | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def _claimed(entry: Mapping[str, Any]) -> Claimed:
             first, second, says = entry["better"], entry["worse"], "better"
     quantity = AT_ROUND[entry["quantity"]]
     one, other = entry.get("arms", ("ticket", "ticket"))
-    return Claimed(entry["sentence"], quantity, first, second, says, (one, other), entry.get("densities"))
+    given = entry.get("densities")
+    densities = given and [(each[0], each[1]) if isinstance(each, list) else (each, each) for each in given]
+    return Claimed(entry["sentence"], quantity, first, second, says, (one, other), densities)
 
 
 def has(run: Run, settings: Mapping[str, Any]) -> bool:

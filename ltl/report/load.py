@@ -45,6 +45,8 @@ class RoundRow:
     eval_seconds: float | None
     init_sha256: str
     sampled_test_accuracy: float | None = None
+    sampled_test_accuracy_sd: float | None = None
+    bits: float | None = None
     unit: str = ""
 
 

@@ -24,7 +24,13 @@ from ltl.report.widths import WIDTHS
 from ltl.results import write_atomic
 
 # Columns that a terminal has no room for.
-_PAGE_ONLY = ("weights left", "test accuracy at the end (%)", "training (s)")
+_PAGE_ONLY = (
+    "weights left",
+    "test accuracy at the end (%)",
+    "drawn masks: sd (pp)",
+    "mask and signs (bits)",
+    "training (s)",
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ltl.report.statistics import (
     end_accuracy,
     paired,
     rounds_of,
+    sampled_accuracy,
     two_sided,
 )
 from ltl.report.study import Study
@@ -54,6 +55,8 @@ _LATEX: Mapping[str, str] = {
     "\u202f": r"\,",
     "–": "--",
 }
+# Columns of supermasks that not all have: of masks drawn by learned probabilities, and of tickets kept in bits.
+_SUPERMASKS = ("drawn masks: accuracy (%)", "drawn masks: sd (pp)", "mask and signs (bits)")
 _UNIT_SIGNS: Mapping[str, str] = {"pp": " pp", "percent": "%", "times": "×"}
 
 
@@ -87,7 +90,10 @@ def _in_latex(cell: str) -> str:
 
 
 def rounds_table(study: Study) -> Table:
-    """Return one line per round of the search, with its controls' accuracies beside its own."""
+    """Return one line per round of the search, with its controls' accuracies beside its own.
+
+    Where masks were drawn by learned probabilities it has their accuracy too, and where tickets are binary their size.
+    """
     rows = study.rows
     controls = [arm for arm in in_order(row.arm for row in rows) if arm != "ticket"]
     verdicts = (
@@ -101,6 +107,7 @@ def rounds_table(study: Study) -> Table:
         "early-stop step",
         *(f"{_SHORT.get(arm, arm)}: accuracy (%)" for arm in controls),
         "test accuracy at the end (%)",
+        *_SUPERMASKS,
         "search cost (steps)",
         "training (s)",
         "verdict",
@@ -113,20 +120,21 @@ def rounds_table(study: Study) -> Table:
             [
                 percent(density_at(rows, round)),
                 _mean(rows, round, lambda row: None if row.weights_left is None else float(row.weights_left), count),
-                spread(two_sided(list(own.values())), 100),
+                _percents(own),
                 spread(two_sided(paired(own, dense)), 100, sign=True) if round else "",
                 _step(rows, round),
-                *(
-                    spread(two_sided(list(by_trial(rows, a, round, early_stop_accuracy).values())), 100)
-                    for a in controls
-                ),
-                spread(two_sided(list(by_trial(rows, "ticket", round, end_accuracy).values())), 100),
+                *(_percents(by_trial(rows, arm, round, early_stop_accuracy)) for arm in controls),
+                _percents(by_trial(rows, "ticket", round, end_accuracy)),
+                _percents(by_trial(rows, "ticket", round, sampled_accuracy)),
+                _mean(rows, round, lambda row: row.sampled_test_accuracy_sd, lambda value: f"{100 * value:.2f}"),
+                _mean(rows, round, lambda row: row.bits, count),
                 _mean(rows, round, lambda row: row.total_steps, count),
                 _mean(rows, round, lambda row: row.seconds, lambda value: f"{value:.1f}"),
                 "dense" if round == 0 else verdicts.get(round, "no verdict"),
             ]
         )
-    return Table(header, body)
+    absent = [name for name in _SUPERMASKS if not any(line[header.index(name)] for line in body)]
+    return Table(header, body).without(*absent)
 
 
 def claims_table(comparisons: Sequence[Comparison], words: Mapping[str, str], rows: Sequence[RoundRow]) -> Table:
@@ -217,6 +225,10 @@ def _measured(interval: Interval, sign: str) -> str:
     if interval.n < FEWEST_TRIALS or interval.low == interval.high:
         return mean
     return f"{mean} [{interval.low:.3g}, {interval.high:.3g}]".replace("-", "−")
+
+
+def _percents(by_unit: Mapping[str, float]) -> str:
+    return spread(two_sided(list(by_unit.values())), 100)
 
 
 def _mean(rows: Sequence[RoundRow], round: int, measure: Measure, text: Callable[[float], str]) -> str:

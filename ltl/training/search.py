@@ -22,7 +22,10 @@ def _cannot_initialise(source: torch.Generator) -> Tensors:
 
 
 class Search:
-    """One network's initialisation, rewind point and current start; weights in, starts out."""
+    """One network's initialisation, rewind point and current start; weights in, starts out.
+
+    LtlError for events that the pruner cannot follow.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Search:
         seed: int,
         initialise: Callable[[torch.Generator], Tensors] = _cannot_initialise,
     ) -> None:
+        pruner.check(events)
         self.pruner, self.events, self.seed, self.initialise = pruner, list(events), seed, initialise
         self.start: Start | None = None
         self.mask_flips: float | None = None  # a mask that is held, or pruned at once
@@ -83,7 +87,9 @@ class Search:
             self.theta_dense = trained
         end = (start.round, length)
         start = self._pruned(replace(start, gone={}), end, trained)
-        theta = self.pruner.survivors(self._evidence(trained, start, *end, len(self.events)), start.masks)
+        of_dense = any(event.of_dense for event in self.events if (event.round, event.step) == end)
+        seen = self.theta_dense if of_dense else trained
+        theta = self.pruner.survivors(self._evidence(seen, start, *end, len(self.events)), start.masks)
         start = replace(start, round=start.round + 1, theta=theta, step=first)
         self.start = self._filled(self._pruned(start, (start.round, first), theta), theta)
 
@@ -124,7 +130,7 @@ class Search:
 
     def _name(self, theta: Tensors) -> str | None:
         """Return which of the states kept anyway `theta` is, if any: a checkpoint then holds it once."""
-        return next((name for name in ("theta_0", "theta_k") if theta is getattr(self, name)), None)
+        return next((name for name in ("theta_0", "theta_k", "theta_dense") if theta is getattr(self, name)), None)
 
     def _evidence(self, weights: Tensors, start: Start, *keys: int) -> Evidence:
         source = generator("mask", self.seed, *keys)
