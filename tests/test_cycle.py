@@ -267,7 +267,7 @@ def test_pinned_streams_make_siblings(launch: Launch) -> None:
 
 
 def test_initialisation_depends_on_no_pruner(launch: Launch) -> None:
-    """Pruners of every kind have one θ₀ at one seed, in every round and to the bit: supermasks, and what was scored before too.
+    """Pruners of every kind have one θ₀ at one seed, in every round, to the bit: those that score, and supermasks.
 
     SNIP's own code draws its weights again after scoring, and a GraSP code its last layer before.
     """
