@@ -1,6 +1,7 @@
 """Laws of the prune-rewind cycle, on whole runs: exact rewinding, exact masks, and hashes that nothing else changes."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         "finetune",
         "random",
         "magnitude_init",
+        "rigl pruner.schedule.every=4",
     ],
 )
 def test_pruned_weights_and_their_slots_are_zero_after_every_step(
@@ -112,9 +114,10 @@ def test_pruned_weights_and_their_slots_are_zero_after_every_step(
     assert spy.steps == (12 + 2 * 9 if pruner.startswith("imp_late") else 36)
 
 
-def test_every_rewind_is_exact(launch: Launch, spy: Spy) -> None:
-    """Lightning's own ModelPruning aliases the saved copy and survives one rewind only."""
-    folder = launch("control=none", "pruner.rounds=3", "optimizer=adamw")
+@pytest.mark.parametrize("pruner", ["imp", "snip"])
+def test_every_rewind_is_exact(launch: Launch, spy: Spy, pruner: str) -> None:
+    """Lightning's own ModelPruning aliases the saved copy and survives one rewind only; SNIP's code draws again."""
+    folder = launch(f"pruner={pruner}", "control=none", "pruner.rounds=3", "optimizer=adamw")
     theta_0 = load(folder / "tickets/trial-0/round-00.safetensors").state
     assert len(spy.starts) == 4
     for turn, start in enumerate(spy.starts):
@@ -264,11 +267,21 @@ def test_pinned_streams_make_siblings(launch: Launch) -> None:
 
 
 def test_initialisation_depends_on_no_pruner(launch: Launch) -> None:
-    """All pruners start from the same θ₀ at the same seed."""
-    seen = {
-        hashes(launch(f"pruner={name}", "control=none", folder=name))[0][-2]
-        for name in ("dense", "imp", "imp_oneshot", "random", "magnitude_init", "finetune")
-    }
+    """Pruners of every kind have one θ₀ at one seed, in every round, to the bit: those that score, and supermasks.
+
+    SNIP's own code draws its weights again after scoring, and a GraSP code its last layer before.
+    """
+    names = ("imp", "dense", "imp_oneshot", "finetune", "snip", "grasp", "synflow")
+    short = ("control=none", "length=2it", "eval_every=2it", "hardware.checkpoint_every=1000")
+    theta_0, seen = {}, set()
+    for name in (*names, "edge_popup", "multi_prize", "zhou_supermask"):
+        folder = launch(f"pruner={name}", *short, *(["pruner.rounds=0"] if name == "dense" else []), folder=name)
+        seen |= {row["init_sha256"] for row in read_table(folder / "rounds.csv")}
+        for path in sorted(folder.glob("tickets/*/*")):
+            state = load(path).state
+            theta_0 = theta_0 or state
+            if "-00" in path.name or name not in ("finetune", "multi_prize"):  # which go on, or are kept as signs
+                assert all(torch.equal(state[key], value) for key, value in theta_0.items())
     assert len(seen) == 1
 
 
@@ -300,6 +313,29 @@ def test_controls_keep_what_they_say(launch: Launch) -> None:
             assert moved["mask_sha256"] == ticket["mask_sha256"]
             assert moved["init_sha256"] not in {ticket["init_sha256"], reinit["init_sha256"]}
         assert table["reinit", "0", turn]["init_sha256"] != table["reinit", "1", turn]["init_sha256"]
+
+
+def test_early_stopping_looks_at_validation_alone(launch: Launch) -> None:
+    """Found afterwards in the curve: the first lowest validation loss, not the best test accuracy, which other code
+    prints; the test set is looked at there and at the end."""
+    folder = launch("control=[reinit]", "pruner.rounds=1", "optimizer.lr=0.1", "length=60it", "eval_every=3it")
+    curves, apart = read_table(folder / "metrics.csv"), 0
+    for row in read_table(folder / "rounds.csv"):
+        mine = [one for one in curves if row_key(one) == row_key(row)]
+        losses = [float(one["val_loss"]) for one in mine]
+        lowest = mine[losses.index(min(losses))]
+        assert [int(one["step"]) for one in mine] == list(range(3, 61, 3))
+        assert row["early_stop_step"] == lowest["step"]
+        assert row["early_stop_test_accuracy"] == lowest["test_accuracy"]
+        assert row["early_stop_censored"] == str(int(int(lowest["step"]) > 57))
+        assert (row["test_accuracy"], row["val_loss"]) == (mine[-1]["test_accuracy"], mine[-1]["val_loss"])
+        for number, one in enumerate(mine):
+            falls = losses[number] < min(losses[:number], default=math.inf)
+            assert bool(one["test_accuracy"]) == (falls or number == len(mine) - 1)
+        best = max(float(one["test_accuracy"]) for one in mine if one["test_accuracy"])
+        assert float(row["best_test_accuracy"]) == best
+        apart += lowest is not mine[-1] and float(lowest["test_accuracy"]) < best
+    assert apart > 0
 
 
 @pytest.mark.parametrize("fixed", [("hardware.stack=in_turn",), ("hardware.stack=together", "trials=2")])

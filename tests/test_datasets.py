@@ -113,6 +113,41 @@ def test_augmented_batch_follows_its_generator() -> None:
         digits.batch(indices, None)
 
 
+@pytest.mark.parametrize("per_class", [1, 4, 13])
+def test_examples_are_as_many_of_each_class_as_asked_or_as_there_are(per_class: int) -> None:
+    """For scores: of the training split alone, each once, whole and as it is; a class that has fewer gives all."""
+    sizes = [2, 13, 40, 0]  # the last class has no example
+    targets = torch.tensor([label for label, size in enumerate(sizes) for _ in range(size)])
+    order = torch.randperm(55, generator=generator(9))
+    train = Split(torch.arange(55.0).view(55, 1, 1, 1)[order], targets[order])
+    other = Split(train.inputs + 100, train.targets)
+    dataset = Dataset("n", True, train, other, other, (1, 1, 1), 4, augment=lambda inputs, source: inputs * torch.nan)
+    inputs, labels = dataset.examples(per_class, generator(1))
+    numbers = inputs.flatten().long().tolist()
+    assert labels.bincount(minlength=4).tolist() == [min(per_class, size) for size in sizes]
+    assert len(set(numbers)) == len(numbers)
+    assert labels.tolist() == targets[numbers].tolist()  # number n is the n-th in order of class
+    assert inputs.shape[1:] == (1, 1, 1)
+    again, other_draw = (dataset.examples(per_class, generator(seed))[0].flatten().tolist() for seed in (1, 2))
+    assert again == numbers
+    assert other_draw != numbers
+    assert dataset.examples(100, generator(1))[0].flatten().sort().values.tolist() == list(range(55))
+
+
+def test_examples_are_drawn_anywhere_and_come_in_any_order() -> None:
+    """Each of 20 examples of a class is drawn as often, in 600 draws of 5, and either class may come first."""
+    targets = torch.arange(40) % 2
+    train = Split(torch.arange(40.0).view(40, 1), targets)
+    dataset = Dataset("n", True, train, train, train, (1,), 2, augment=None)
+    source, counts, first = generator(3), torch.zeros(40), 0
+    for _ in range(600):
+        inputs, labels = dataset.examples(5, source)
+        counts[inputs.flatten().long()] += 1
+        first += int(labels[0])
+    assert float(((counts - 150) ** 2 / 150).sum()) / 0.75 < 70  # 38 degrees of freedom
+    assert 240 < first < 360
+
+
 def test_loss_is_cross_entropy_and_correct_is_the_largest_logit() -> None:
     digits = load("digits")
     outputs = torch.randn(150, 10, generator=generator())

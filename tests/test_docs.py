@@ -183,6 +183,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, target
 
 
+def test_tests_that_are_named_exist() -> None:
+    named = {match.groups() for page in PAGES for match in re.finditer(r"(test_\w+\.py)::(\w+)", page.read_text())}
+    assert len(named) > 20
+    for file, name in sorted(named):
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+
+
 def test_every_example_has_at_most_twenty_lines() -> None:
     """Of code: imports, blank lines and docstrings apart."""
     for block in blocks(ROOT / "docs/adding_a_method.md"):

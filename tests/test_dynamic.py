@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from ltl.callbacks.progress import RunProgress
 from ltl.errors import LtlError
 from ltl.masks import dense, kept
 from ltl.pruning import criteria, fillers, schedules, survivors
-from ltl.pruning.allocation import Target, global_pool
+from ltl.pruning.allocation import Target
 from ltl.pruning.evidence import Evidence
 from ltl.pruning.pruner import Pruner, Replacement
 from ltl.results import read_table
@@ -28,7 +29,7 @@ from ltl.training.search import Search
 
 SMALL = (
     "model.widths=[12]", "length=60it", "eval_every=25it", "batch=20", "dataset.limit=200", "trials=1", "control=none",
-    "pruner.rounds=1", "pruner.rate=0.6", "logger=none", "hardware.precision=64-true",
+    "pruner.rounds=1", "pruner.rate=0.6", "logger=none", "hardware.precision=64-true", "ends=true",
 )  # fmt: skip
 WEIGHTS = ["fc1.weight", "output.weight"]
 
@@ -48,21 +49,24 @@ def ticket(tmp_path: Path) -> Callable[..., tuple[Ticket, build.Experiment]]:
 Weights = dict[str, Tensor]
 
 
-def trained_by_hand(
-    built: build.Experiment,
-    start: Ticket,
-    change: Callable[[int, Weights, Weights, Callable[[int], Weights]], bool],
-    trial: int = 0,
-) -> Weights:
-    """SGD with momentum 0.9 on θ₀ with the ticket's mask: the final masks. Data order and θ₀ are the run's own.
+Gradients = Callable[[int], Weights]
+Change = Callable[[int, Weights, Weights, Gradients], bool]
 
-    `change(step, masks, weights, gradients)` may change the masks before a step, of which gradients(step) are the dense
-    ones at the present weights; it returns whether that takes the step's place, as in the official code of RigL.
+
+def trained_by_hand(
+    built: build.Experiment, start: Ticket, change: Change, trial: int = 0, *, adam: bool = False
+) -> Weights:
+    """The final masks of SGD with momentum 0.9, or of Adam, on θ₀ with the ticket's mask; the run must end as it does.
+
+    Data order and θ₀ are the run's own. `change(step, masks, weights, gradients)` may change the masks before a step,
+    of which gradients(step) are the dense ones at the present weights; it returns whether that takes the step's place,
+    as in the official code of RigL. What is pruned or has just grown is 0, and so are its slots.
     """
     theta = {name: tensor.clone().requires_grad_() for name, tensor in start.state.items()}
     masks = {name: start.masks[name].clone() for name in WEIGHTS}
-    velocity = {name: torch.zeros_like(tensor) for name, tensor in theta.items()}
+    velocity, squares = ({name: torch.zeros_like(tensor) for name, tensor in theta.items()} for _ in range(2))
     order = DataOrder(examples=200, batch=20, seed=trial, by_round="same", device=torch.device("cpu"))
+    taken = 0
 
     def gradients(step: int) -> Weights:
         rows = order.indices((1, 0), step)
@@ -76,10 +80,22 @@ def trained_by_hand(
         for name in WEIGHTS:
             theta[name].data *= masks[name]
             velocity[name] *= masks[name]
-        if not idle:
-            for name, gradient in gradients(step).items():
-                velocity[name] = 0.9 * velocity[name] + (gradient * masks[name] if name in WEIGHTS else gradient)
+            squares[name] *= masks[name]
+        if idle:
+            continue
+        taken += 1
+        for name, gradient in gradients(step).items():
+            slope = gradient * masks[name] if name in WEIGHTS else gradient
+            if adam:
+                velocity[name] = 0.9 * velocity[name] + 0.1 * slope
+                squares[name] = 0.999 * squares[name] + 0.001 * slope**2
+                root = (squares[name] / (1 - 0.999**taken)).sqrt() + 1e-8
+                theta[name].data -= 0.01 * velocity[name] / (1 - 0.9**taken) / root
+            else:
+                velocity[name] = 0.9 * velocity[name] + slope
                 theta[name].data -= 0.1 * velocity[name]
+    for name, tensor in load(built.end_path(trial, "ticket", 0, 1)).state.items():
+        assert torch.allclose(tensor, theta[name].detach(), rtol=1e-7, atol=1e-10), name
     return masks
 
 
@@ -87,7 +103,7 @@ def replaced(
     step: int,
     masks: Weights,
     weights: Weights,
-    gradients: Callable[[int], Weights],
+    gradients: Gradients,
     *,
     fraction: float,
     last: float,
@@ -165,6 +181,41 @@ def test_rigl_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experim
         assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
         row = read_table(built.folder / "rounds.csv")[-1]
         assert (row["steps"], row["total_steps"]) == ("60", "60")
+
+
+@pytest.mark.parametrize("pruner", ["rigl", "set"])
+def test_what_grows_begins_from_nothing_in_adam_too(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    """RigL, and SET (Mocanu et al. 2018) with the random numbers that it drew: masks, and weights at the end.
+
+    Every layer keeps its count, and the ticket begins at θ₀.
+    """
+    drawn: list[Weights] = []
+    draw = criteria.random
+
+    def watched(evidence: Evidence) -> Weights:
+        drawn.append(draw(evidence))
+        return drawn[-1]
+
+    monkeypatch.setattr(criteria, "random", watched)
+    fixed = (f"pruner={pruner}", SGD[0], SGD[4], "optimizer=adam", "optimizer.lr=0.01")
+    begun, _ = ticket(*fixed, "pruner.schedule.until=0.0", folder="begun")
+    drawn.clear()
+    found, built = ticket(*fixed, "hardware.chunk=7")
+    rule = partial(replaced, fraction=0.3, last=45, momentum=0.0)
+
+    def change(step: int, masks: Weights, weights: Weights, gradients: Gradients) -> bool:
+        return rule(step, masks, weights, gradients if pruner == "rigl" else lambda step: drawn[step // 10])
+
+    expected = trained_by_hand(built, begun, change, adam=True)
+    assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
+    for name in WEIGHTS:
+        assert int(found.masks[name].sum()) == int(begun.masks[name].sum())
+        assert not torch.equal(found.masks[name], begun.masks[name])
+    assert kept(found.masks) == round(0.4 * sum(mask.numel() for mask in found.masks.values()))
+    assert all(torch.equal(found.state[name], begun.state[name]) for name in found.state)
+    assert len(drawn) == (1 if pruner == "rigl" else 5)  # of the mask that it begins with, and at every replacement
 
 
 @pytest.mark.parametrize("way", ["in_turn", "together"])
@@ -247,19 +298,6 @@ def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
     assert sum(counts(0.0, 0.0, 0.0, 0.0)) == 290
 
 
-@pytest.mark.parametrize("pruner", ["rigl", "set"])
-def test_every_layer_keeps_its_count_and_the_ticket_starts_at_theta_0(
-    ticket: Callable[..., tuple[Ticket, build.Experiment]], pruner: str
-) -> None:
-    begun, _ = ticket(f"pruner={pruner}", *SGD, "pruner.schedule.until=0.0", folder="begun")
-    found, _ = ticket(f"pruner={pruner}", *SGD)
-    for name in WEIGHTS:
-        assert int(found.masks[name].sum()) == int(begun.masks[name].sum())
-        assert not torch.equal(found.masks[name], begun.masks[name])
-    assert kept(found.masks) == round(0.4 * sum(mask.numel() for mask in found.masks.values()))
-    assert all(torch.equal(found.state[name], begun.state[name]) for name in found.state)
-
-
 def test_replacements_at_random_are_uniform() -> None:
     """SET: every free place is as likely to grow, in 2,000 replacements of 3 of 12 weights of 40."""
     pruner = Pruner(
@@ -334,21 +372,15 @@ def test_schedules_before_and_within_a_round() -> None:
     )
 
 
-def test_pruning_anew_forgets_the_mask_before() -> None:
-    """SynFlow at a density does not depend on the densities that the same run has before it."""
-    scores = {"w": torch.rand(30, generator=torch.Generator().manual_seed(0)).view(5, 6)}
-    once = global_pool(scores, dense(scores), Target(density=0.2), exclude=[], allow_empty=True)
-    assert kept(once) == 6
-
-
 @pytest.mark.parametrize(
     "fixed",
     [
         ("pruner=gradual", "pruner.schedule.prunings=3"),
         ("pruner=early_bird", "pruner.schedule.every=3", "pruner.schedule.looks=2"),
+        ("pruner=synflow", "pruner.schedule.prunings=1"),
     ],
 )
-def test_a_round_that_prunes_while_it_trains_begins_with_the_dense_network(
+def test_a_round_that_prunes_anew_begins_with_the_dense_network(
     ticket: Callable[..., tuple[Ticket, build.Experiment]], fixed: tuple[str, ...]
 ) -> None:
     """Its mask does not depend on the rounds before: the second of 60% each is the first of 84%."""
@@ -377,12 +409,35 @@ def test_a_network_that_has_diverged_is_not_pruned_while_it_trains(
     assert not search.prune_in_place((1, step), weights)
 
 
-def test_gradual_pruning_reaches_its_density_and_never_lets_grow(
-    ticket: Callable[..., tuple[Ticket, build.Experiment]],
+def test_gradual_pruning_is_its_equation_and_never_lets_grow(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the end the count is exact; where it stops half-way, the mask holds the later one."""
-    half, _ = ticket("pruner=gradual", "pruner.schedule.prunings=3", "pruner.rate=0.3", folder="half")
-    whole, _ = ticket("pruner=gradual", "pruner.schedule.prunings=3")
-    total = sum(mask.numel() for mask in whole.masks.values())
-    assert kept(whole.masks) == round(0.4 * total)
-    assert kept(half.masks) == round(0.7 * total)
+    """Zhu & Gupta 2017, eq. 1: 0.4 + 0.6 (1 − t)³ of all weights, the largest of those left, three times in a round."""
+    seen: list[Weights] = []
+    prune = Search.prune_in_place
+
+    def watched(self: Search, *given: object) -> bool:
+        pruned = prune(self, *given)  # type: ignore[arg-type]
+        seen.extend([self.current.masks] if pruned else [])
+        return pruned
+
+    monkeypatch.setattr(Search, "prune_in_place", watched)
+    found, built = ticket("pruner=gradual", "pruner.schedule.prunings=3", *SGD[1:4], "hardware.chunk=7")
+    made: list[Weights] = []
+
+    def change(step: int, masks: Weights, weights: Weights, gradients: Gradients) -> bool:
+        if step in (16, 26, 36):  # from a tenth to six tenths of 60 steps
+            density = 0.4 + 0.6 * (1 - (step - 6) / 30) ** 3
+            size = torch.cat([(weights[name].abs() * masks[name]).flatten() for name in WEIGHTS])
+            kept = torch.zeros(len(size), dtype=torch.bool)
+            kept[size.argsort(descending=True)[: round(density * len(size))]] = True
+            for name, part in zip(WEIGHTS, kept.split([768, 120]), strict=True):
+                masks[name].copy_(part.view_as(masks[name]))
+            made.append({name: mask.clone() for name, mask in masks.items()})
+        return False
+
+    trained_by_hand(built, Ticket(dense(found.masks), found.state, {}, {}, {}), change)
+    assert len(seen) == len(made) == 3
+    assert all(torch.equal(one[name], other[name]) for one, other in zip(seen, made, strict=True) for name in WEIGHTS)
+    assert not any((new[name] & ~old[name]).any() for old, new in pairwise(seen) for name in WEIGHTS)
+    assert all(torch.equal(found.masks[name], seen[-1][name]) for name in WEIGHTS)

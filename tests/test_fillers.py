@@ -10,12 +10,14 @@ import torch
 from conftest import composed
 from test_criteria import small
 from test_pruning import SHAPES, draws, evidence
+from torch import nn
 
-from ltl import build
+from ltl import build, rebuild
 from ltl.masks import Tensors
 from ltl.pruning import fillers, schedules, survivors
 from ltl.pruning.allocation import Target
 from ltl.pruning.pruner import Pruner
+from ltl.results import read_table
 from ltl.tickets import effective, load
 from ltl.training.search import Search
 
@@ -136,6 +138,24 @@ def test_a_run_holds_its_pruned_weights_at_0_or_at_their_first_values(launch: Ca
         assert bool(((held == 0) | (held == first)).all())
         assert 0 < int((held == 0).sum()) < held.numel()
         assert torch.equal(tickets[-1].state[layer][mask], theta[layer][mask])
+
+
+def test_a_kept_weight_that_begins_at_0_trains_on(launch: Callable[..., Path]) -> None:
+    """A mask that is inferred from weights that are not 0, as in the code of Su et al. 2020, would hold it there."""
+    folder = launch(f"pruner={ALL}", "pruner.rounds=1", "control=none", "ends=true", "model.widths=[24]")
+    ticket = load(folder / "tickets/trial-0/round-01.safetensors")
+    after = load(folder / "ends/trial-0/ticket-0-round-01.safetensors").state
+    digits = rebuild.dataset_of(ticket)
+    network = rebuild.network(ticket, digits)
+    nn.functional.cross_entropy(network(digits.train.inputs), digits.train.targets).backward()
+    for layer, mask in ticket.masks.items():
+        zero, slope = ticket.state[layer] == 0, network.get_parameter(layer).grad
+        pulled = mask & zero & (slope != 0)
+        assert int(pulled.sum()) > 20, layer
+        assert after[layer][pulled].all()
+        assert not after[layer][~mask & zero].any()  # pruned, and held there
+    row = read_table(folder / "rounds.csv")[1]
+    assert row["weights_left"] == str(sum(int(mask.sum()) for mask in ticket.masks.values()))
 
 
 def test_frozen_at_initialisation() -> None:

@@ -1,6 +1,7 @@
 """Criteria that look at data, against their equations: finite differences, full Hessians and matrix products."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltl.errors import LtlError
-from ltl.masks import Tensors
+from ltl.masks import Tensors, dense
 from ltl.models.stack import Stack
-from ltl.pruning import criteria, gradients
+from ltl.pruning import criteria, fillers, gradients, survivors
+from ltl.pruning.allocation import Target, global_pool
 from ltl.pruning.evidence import Evidence, Task
+from ltl.pruning.pruner import Pruner
 
 NAMES = ["0.weight", "2.weight"]
 
@@ -142,6 +145,86 @@ def test_optimal_brain_damage_is_half_the_diagonal_of_the_hessian_times_the_squa
         assert_scores(scores, whole.diagonal() * flat**2 / 2)
 
 
+@pytest.fixture
+def normed() -> tuple[Evidence, nn.Sequential]:
+    """A convolution, BatchNorm whose parameters and statistics are of either sign, pooling and a layer; with masks."""
+    source = torch.Generator().manual_seed(1)
+    layers = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)
+    ).double()  # fmt: skip
+    for name, tensor in (*layers.named_parameters(), *layers.named_buffers()):
+        if tensor.is_floating_point():
+            tensor.data.copy_(torch.randn(tensor.shape, generator=source, dtype=torch.float64))
+        if name.endswith("running_var"):
+            tensor.data.abs_()
+    inputs = torch.randn(9, 2, 4, 4, generator=source, dtype=torch.float64)
+    state = {name: tensor.detach().clone() for name, tensor in layers.state_dict().items()}
+    masks = {name: torch.rand(state[name].shape, generator=source) < 0.8 for name in ("0.weight", "5.weight")}
+    task = Task(
+        outputs=Stack([layers], stacked=False, compiled=False).outputs_of,
+        loss=F.cross_entropy,
+        examples=lambda per_class, generator: (inputs, torch.arange(9) % 3),
+        batches=lambda count: iter([]),
+        input_shape=(2, 4, 4),
+    )
+    return Evidence(state, state, state, masks, source, lambda _: {}, task), layers
+
+
+def by_hand(state: Tensors, inputs: Tensor) -> Tensor:
+    """The network of `normed` in evaluation, from its equations."""
+    patches = F.unfold(inputs, 3, padding=1)  # (b, channels · 9, places): a convolution is a product with these
+    hidden = (state["0.weight"].flatten(1) @ patches).view(-1, 3, 4, 4) + state["0.bias"].view(3, 1, 1)
+    mean, variance, scale, shift = (
+        state[f"1.{name}"].view(3, 1, 1) for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    hidden = ((hidden - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
+    pooled = hidden.view(-1, 3, 2, 2, 2, 2).amax((3, 5)).flatten(1)
+    return pooled @ state["5.weight"].T + state["5.bias"]
+
+
+def unchanged(known: Evidence, layers: nn.Sequential, before: Tensors) -> bool:
+    """Whether weights, statistics and modes are as they were, and nothing is left behind on the network."""
+    return (
+        all(torch.equal(tensor, before[name]) for name, tensor in layers.state_dict().items())
+        and all(torch.equal(tensor, before[name]) for name, tensor in known.weights.items())
+        and all(module.training for module in layers.modules())
+        and all(parameter.grad is None and parameter.requires_grad for parameter in layers.parameters())
+    )
+
+
+def test_optimal_brain_damage_of_shared_weights_under_batch_norm(normed: tuple[Evidence, nn.Sequential]) -> None:
+    """Of a convolution too the diagonal is exact: h_kk sums over all places, pairs of them included."""
+    known, layers = normed
+    before, state = {name: tensor.clone() for name, tensor in known.weights.items()}, dict(known.weights)
+    inputs, targets = known.task.examples(1, known.generator)
+    theta = {name: state[name] * mask for name, mask in known.masks.items()}
+    scores = gradients.optimal_brain_damage(known, examples=1, at_once=4)
+    for name, weight in theta.items():
+
+        def loss_at(flat: Tensor, name: str = name, weight: Tensor = weight) -> Tensor:
+            logits = by_hand(state | theta | {name: flat.view_as(weight)}, inputs)
+            return (logits.logsumexp(1) - logits[torch.arange(9), targets]).mean()
+
+        whole = torch.autograd.functional.hessian(loss_at, weight.flatten())
+        assert torch.allclose(scores[name].flatten(), whole.diagonal() * weight.flatten() ** 2 / 2, rtol=1e-8)
+    assert unchanged(known, layers, before)
+
+
+def test_synflow_takes_batch_norm_absolute_and_in_evaluation(normed: tuple[Evidence, nn.Sequential]) -> None:
+    """|γ|, |β|, |mean| and the running variance, as in the paper's code; the network is as it was."""
+    known, layers = normed
+    before = {name: tensor.clone() for name, tensor in known.weights.items()}
+    absolute = {name: tensor.abs() for name, tensor in before.items()}
+    leaves = {name: (absolute[name] * mask).requires_grad_() for name, mask in known.masks.items()}
+    by_hand(absolute | leaves, torch.ones(1, 2, 4, 4, dtype=torch.float64)).sum().backward()
+    scores = gradients.synflow(known)
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None and leaf.grad.any()
+        assert torch.allclose(scores[name], (leaf.detach() * leaf.grad).abs(), rtol=1e-10)
+        assert not scores[name][~known.masks[name]].any()  # the mask acts in the forward pass
+    assert unchanged(known, layers, before)
+
+
 def test_gradients_are_dense(known: Evidence) -> None:
     """At pruned entries as well, from m ⊙ θ: what RigL grows by."""
     _, gradient, _ = hessian(known)
@@ -178,6 +261,19 @@ def test_smoothed_gradients_are_their_sum_with_signs(known: Evidence) -> None:
 def test_inverted_negates(known: Evidence, criterion: Callable[[Evidence], Tensors]) -> None:
     plain, inverted = criterion(known), criteria.inverted(known, criterion=criterion)
     assert all(torch.equal(plain[name], -inverted[name]) for name in NAMES)
+
+
+def test_what_scores_0_goes_last_where_scores_are_inverted() -> None:
+    """And is finite: other code takes 1/score, which is infinite at 0 (and every dead weight has 0)."""
+    scores = {"w": torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 2.0]])}
+    pruner = Pruner(
+        criterion=lambda known: criteria.inverted(known, criterion=lambda _: scores), survivors=survivors.rewound,
+        allocation=partial(global_pool, exclude=[], allow_empty=False), filler=fillers.zero, momentum="zero",
+        lr="rewound",
+    )  # fmt: skip
+    known = Evidence(scores, scores, scores, dense(scores), torch.Generator(), lambda _: {})
+    left = [pruner.prune(known, Target(density=density))["w"].flatten().tolist() for density in (5 / 6, 3 / 6, 2 / 6)]
+    assert left == [[1, 0, 1, 1, 1, 1], [1, 0, 1, 0, 1, 0], [0, 0, 1, 0, 1, 0]]  # equal ones by place
 
 
 def test_nothing_that_is_looked_at_changes(known: Evidence) -> None:

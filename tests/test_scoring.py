@@ -47,7 +47,7 @@ def selected(scores: Tensors, names: list[str], count: int) -> dict[str, np.ndar
 @pytest.mark.parametrize("estimator", [EdgePopup(), Binary()])
 @pytest.mark.parametrize("make", [perceptron, convolutions])
 def test_one_threshold_is_found_again_at_every_step(make: "partial[nn.Module]", estimator: Estimator) -> None:
-    """Six steps of SGD on the scores of two networks, each with a total of its own, and a layer that is left out."""
+    """Six steps of SGD on the scores of two networks, each with a total of its own that falls, and a layer left out."""
     source = torch.Generator().manual_seed(0)
     networks = [make().double() for _ in range(2)]
     for weight in (weight for network in networks for weight in network.parameters()):
@@ -60,19 +60,24 @@ def test_one_threshold_is_found_again_at_every_step(make: "partial[nn.Module]", 
         for theta in thetas
     ]
     totals = [11, 60]
-    # How the total is divided when a schedule sets it plays no part.
-    counts = [{names[0]: total - 1, **dict.fromkeys(pooled[1:], 0), pooled[-1]: 1} for total in totals]
-    for one, theta in zip(counts, thetas, strict=True):
-        one[apart] = theta[apart].numel()
+
+    def counts() -> list[dict[str, int]]:
+        """How the total is divided when a schedule sets it plays no part."""
+        whole = {apart: thetas[0][apart].numel()}
+        return [{names[0]: total - 1, **dict.fromkeys(pooled[1:], 0), pooled[-1]: 1, **whole} for total in totals]
+
     stack = Stack([make().double() for _ in networks], stacked=True, compiled=False)
     for own, theta in zip(stack.members(), thetas, strict=True):
         for name, value in own.items():
             value.copy_(theta[name])
-    scores = Scores(stack, scoring(estimator), fresh, counts, Pool(pooled, allow_empty=True))
+    scores = Scores(stack, scoring(estimator), fresh, counts(), Pool(pooled, allow_empty=True))
     optimizer = torch.optim.SGD([one for one in stack.parameters() if one.requires_grad], lr=LR)
-    optimizer.register_step_post_hook(lambda *step: scores.share())
+    optimizer.register_step_post_hook(lambda *_: scores.share())
     seen = set()
-    for _ in range(6):
+    for step in range(6):
+        if step == 3:
+            totals = [8, 31]
+            scores.keep(counts())
         inputs = torch.randn(2, 9, 2, 3, 3, generator=source, dtype=torch.float64)
         targets = torch.randint(0, 3, (2, 9), generator=source)
         stack.train()

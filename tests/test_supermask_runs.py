@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from test_ticket_cli import alone
 from test_ticket_cli import row as line
 
 from ltl import build, rebuild
+from ltl.callbacks.supermask import TrainScores
 from ltl.comparison import compare
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
@@ -24,6 +26,7 @@ from ltl.rng import generator
 from ltl.ticket import main
 from ltl.tickets import Ticket, bits_of, load, save
 from ltl.training.evaluation import evaluate
+from ltl.training.module import MaskedTraining
 
 assert trained  # a fixture
 FILES = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "pruner").glob("*.yaml"))}
@@ -338,13 +341,58 @@ def test_flips_are_those_between_the_masks_of_two_evaluations(launch: Launch) ->
     assert 0 < flips[0] < 1
 
 
-def test_a_schedule_may_lower_the_density_on_the_way(launch: Launch) -> None:
-    """The cubic of Zhu & Gupta: the scores of the last step are those of the target density."""
-    cubic = ["pruner.schedule._target_=ltl.pruning.schedules.gradual", "pruner.schedule.prunings=4"]
-    cubic += ["+pruner.schedule.start=1.0", "+pruner.schedule.begin=0.0", "+pruner.schedule.end=0.5"]
-    folder = launch("pruner=edge_popup", *cubic, "control=none", "length=40it")
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_the_density_falls_by_the_cubic_while_scores_train(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, allocation: str
+) -> None:
+    """From a half, as published, by Zhu & Gupta's eq. 1: the counts of every optimiser step, of two rounds at once."""
+    searches: list[TrainScores] = []
+    seen: list[list[dict[str, int]]] = []
+    make, step = TrainScores.__init__, MaskedTraining.masked_step
+
+    def made(self: TrainScores, **given: Any) -> None:
+        searches.append(self)
+        make(self, **given)
+
+    def watched(self: MaskedTraining, *given: Any) -> torch.Tensor:
+        if searches and (scores := searches[-1].scores):
+            masks = [scores.found(number) for number in range(2)]
+            seen.append([{name: int(one.mask.sum()) for name, one in mine.items()} for mine in masks])
+        return step(self, *given)
+
+    monkeypatch.setattr(TrainScores, "__init__", made)
+    monkeypatch.setattr(MaskedTraining, "masked_step", watched)
+    fixed = ["pruner=multi_prize_gradual", "pruner.rate=0.6", "pruner.schedule.prunings=4", "pruner.schedule.end=0.5"]
+    folder = launch(*fixed, f"allocation={allocation}", "control=none", "length=40it", "hardware.chunk=7")
+    sizes = {name: mask.numel() for name, mask in tickets(folder)["trial-0/round-01"].masks.items()}
+    assert len(seen) == 40
+    for number, counts in enumerate(seen):
+        rest = 1 - min(4, number // 5) / 4  # four prunings up to half of 40 steps
+        for final, mine in zip((0.4, 0.16), counts, strict=True):
+            density = final + (0.5 - final) * rest**3
+            assert sum(mine.values()) == round(density * sum(sizes.values()))
+            near = [abs(mine[name] - density * size) <= 1 for name, size in sizes.items()]
+            assert all(near) or allocation == "global"
     for turn in (1, 2):
-        assert float(rows(folder)["0", "ticket", "0", str(turn)]["density"]) == pytest.approx(0.7**turn, abs=5e-3)
+        masks = tickets(folder)[f"trial-0/round-0{turn}"].masks
+        assert sum(int(mask.sum()) for mask in masks.values()) == sum(seen[-1][turn - 1].values())
+
+
+@pytest.mark.parametrize("kind", ["frozen", "trained"])
+def test_scale_and_shift_of_batch_norm_are_trained_only_where_told(launch: Launch, kind: str) -> None:
+    """Frozen they stay 1 and 0, as in the papers' non-affine BatchNorm; trained, all of them move with the scores."""
+    model = ("model=conv2", "model.blocks=[3]", "model.widths=[8]", "model.batch_norm=true")
+    fixed = ("pruner=edge_popup", f"pruner.scores.batch_norm={kind}", "control=none", "pruner.rounds=1", "trials=1")
+    folder = launch(*model, *fixed, "length=8it", "batch=40", "dataset.limit=200", tiny=False)
+    initial, found = theta_0(folder, 0), tickets(folder)["trial-0/round-01"].state
+    parts = [(name, part) for name in ("norm1", "norm2", "fc_norm1") for part in ("weight", "bias")]
+    for name, part in parts:
+        now = found[f"{name}.{part}"]
+        assert ((now != (part == "weight")) == (kind == "trained")).all(), name
+    apart = {f"{name}.{part}" for name, part in parts}
+    statistics = {key for key in found if key.split(".")[-1] in ("running_mean", "running_var", "num_batches_tracked")}
+    assert all(torch.equal(found[key], initial[key]) for key in found.keys() - apart - statistics)
+    assert all(int(found[f"{name}.num_batches_tracked"]) == 8 for name in ("norm1", "norm2", "fc_norm1"))
 
 
 def test_weights_are_scaled_by_the_density_of_the_network(launch: Launch) -> None:
