@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -154,13 +154,18 @@ def _keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that a result may depend on."""
     return {name: version(name) for name in _PACKAGES}
 
 
+@cache
 def revision() -> str:
-    """Return the git revision of ltl's checkout, marked `+` if files differ from it; "" outside a checkout."""
+    """Return the git revision of ltl's checkout, marked `+` if files differ from it; "" outside a checkout.
+
+    It is that of the first call in a process, whose code is what runs, whatever the checkout becomes.
+    """
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "HEAD")
