@@ -121,7 +121,8 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
         # Sums of few magnitudes and no bias are often exactly 0, and rounding then decides on ReLU's gradient; weights
         # of pixels that are alike are moved alike, and rounding then decides which is larger, unless it is for long.
         fixed += ["pruner.rewind_to=10it", "length=60it", "eval_every=30it"]
-    schedule = composed("logger=none", *fixed).pruner.schedule
+    cfg = composed("logger=none", *fixed)
+    schedule = cfg.pruner.schedule
     if "every" in schedule:
         fixed.append("pruner.schedule.every=4")
     if schedule.get("prunings", 1) > 10:
@@ -150,7 +151,7 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
     for path in sorted(folders[0].glob("tickets/*/*")):
         assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes()
     for trial in folders[0].glob("tickets/*"):
-        assert_counts(pruner, composed("logger=none", *fixed).pruner, [load(path).masks for path in sorted(trial.glob("*"))])
+        assert_counts(pruner, cfg.pruner, [load(path).masks for path in sorted(trial.glob("*"))])
 
 
 def assert_counts(pruner: str, cfg: DictConfig, found: list[Masks]) -> None:
