@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-# Not compiled, for two modules in three are never imported.
+# Not compiled, for two modules in three are never imported: what is, Python compiles once, even where it was told not to.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test tests test-slow lint bench clean
 
