@@ -24,7 +24,7 @@ FAMILY: dict[str, tuple["partial[nn.Module]", dict[str, object]]] = {
              {"input_shape": (3, 32, 32), "outputs": 10}),
     "resnet": (partial(ResNet, blocks=[3, 3, 3], width=16, activation="relu"),
                {"input_shape": (3, 32, 32), "outputs": 10}),
-    "vgg": (partial(VGG, blocks=[[16], [32], [64, 64], [64, 64], [64, 64]]),
+    "vgg": (partial(VGG, blocks=[[16], [32], [64, 64], [64, 64], [64, 64]], activation="relu"),
             {"input_shape": (3, 32, 32), "outputs": 100}),
 }  # fmt: skip
 
