@@ -354,6 +354,16 @@ def test_an_arm_just_below_the_others_stays_on_the_axis(tmp_path: Path) -> None:
     assert "below this axis" not in words(drawing)
 
 
+def test_an_arm_that_is_far_below_everywhere_has_its_place(tmp_path: Path) -> None:
+    """As tickets have before they are trained: it is no arm that collapses on the way."""
+    for name, first, shown in (("collapses", 0.0, False), ("apart", -0.4, True)):
+        fall: dict[str, Any] = {"ticket": flat(0.0), "reinit": lambda round, first=first: first - 0.2 * (round - 1)}
+        [study] = studies([load(make_run(tmp_path / name, rounds=3, gains=fall))])
+        drawing = accuracy_against_density(study, Sheet(tmp_path / name, WIDTHS["page"], pdf=False))
+        assert drawing is not None
+        assert ("below this axis" not in words(drawing)) is shown, name
+
+
 @pytest.mark.parametrize(
     ("steps", "beyond"), [([2100, 2600, 4100, 5600, 6100], False), ([100, 100, 6000, 9000, 15000], True)]
 )
