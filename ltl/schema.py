@@ -325,11 +325,15 @@ def _check_sections(plain: dict[str, Any]) -> None:
     write = {"control": "control=[reinit,random_mask], or control=none", "logger": "logger=csv, wandb or none"}
     for group, keys in members.items():
         section = plain.get(group)
-        whole = isinstance(section, dict) and all(
-            isinstance(member, dict) and set(keys) <= set(member) for member in section.values()
-        )
-        if not whole:
+        if not isinstance(section, dict) or not all(isinstance(member, dict) for member in section.values()):
             raise LtlError(f"{group}={_shown(section)} is not possible: write {write[group]}.")
+        for name, member in section.items():
+            for key in keys:
+                if key not in member:
+                    raise LtlError(
+                        f"{group}.{name} has settings but no {key}: choose {name} in {group}=[…], or take its settings "
+                        f"away with '~{group}.{name}'."
+                    )
 
 
 def _check_comparisons(claim: Any) -> None:

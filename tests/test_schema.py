@@ -350,7 +350,11 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
         (["hardware=ddp", "hardware.chunk=9"], r"^hardware\.devices=2 needs hardware\.strategy=ddp and"),
         (["hardware=ddp", "batch=61"], r"^batch=61 cannot be shared evenly by hardware\.devices=2"),
         (["control.reinit=3"], r"^control=.* is not possible: write control=\[reinit,random_mask\]"),
-        (["~control.reinit.mask"], r"^control=.* is not possible"),
+        (
+            ["experiment=frankle2020_missing_the_mark", "control=[reinit]"],
+            r"^control\.random_mask has settings but no mask: choose random_mask in control=\[…\], or .* '~control\.",
+        ),
+        (["~control.reinit.mask"], r"^control\.reinit has settings but no mask"),
         (
             ["pruner=small_final", "pruner.criterion.criterion=3"],
             r"^pruner\.criterion\.criterion=3 .* a part of its own",
