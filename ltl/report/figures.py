@@ -30,7 +30,7 @@ def accuracy_against_density(study: Study, sheet: Sheet) -> Drawing | None:
     caption = "Test accuracy at the step with the lowest validation loss, for each share of weights left. "
     words = _words("Test accuracy at early stop", study, lines, caption)
     with canvas(sheet) as (figure, axes):
-        draw(axes, lines, dense=series.dense(lines), floor=floor(lines))
+        draw(axes, lines, dense=series.dense(lines), floor=0.0 if _has_untrained(study) else floor(lines))
         percent_axis(axes, "test accuracy at early stop")
         legend(figure, axes)
         return save(figure, sheet, "accuracy_vs_density", words, series.data(lines, "%", study.bars))
@@ -116,6 +116,12 @@ def studies_against_density(studies: Sequence[Study], sheet: Sheet) -> Drawing |
         percent_axis(axes, "test accuracy at early stop")
         legend(figure, axes)
         return save(figure, sheet, "studies_vs_density", words, series.data(lines, "%", bars))
+
+
+def _has_untrained(study: Study) -> bool:
+    """Whether an arm is not trained: far below the others, and what one wants to see."""
+    controls = study.first.setting("control") or {}
+    return any(control.get("train") is False for control in controls.values())
 
 
 def _accuracy(row: RoundRow) -> float | None:

@@ -68,12 +68,8 @@ def draw_points(axes: Axes, lines: Sequence[Series], axis: Axis = density_axis) 
 
 
 def floor(lines: Sequence[Series]) -> float:
-    """Return the lowest value worth a place on the axis: an arm that collapses must not flatten what is compared.
-
-    One that never comes near the first, as tickets before any training, does not collapse: all of it has a place.
-    """
-    first, *others = ([point.mean for point in line.points] for line in lines)
-    lowest = min(map(min, (first, *others)))
+    """Return the lowest value worth a place on the axis: an arm that collapses must not flatten what is compared."""
+    first = [point.mean for point in lines[0].points]
+    lowest = min(point.mean for line in lines for point in line.points)
     room = max(3.0, 3 * (max(first) - min(first)))
-    apart = any(max(other) < min(first) - 3.0 for other in others)
-    return 0.0 if apart or max(first) - lowest <= 1.5 * room else max(max(first) - room, 0.0)
+    return max(max(first) - room, 0.0) if max(first) - lowest > 1.5 * room else 0.0
