@@ -57,9 +57,8 @@ def is_text(value: Any) -> bool:
 
 def is_density(value: Any) -> bool:
     """Whether `value` is a fraction between 0 and 1, or a pair of them."""
-    if isinstance(value, list):
-        return len(value) == 2 and all(is_number(each) and is_density(each) for each in value)
-    return is_number(value) and 0 < value < 1
+    pair = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(is_number(each) and 0 < each < 1 for each in pair)
 
 
 def is_sizes(value: Any) -> bool:

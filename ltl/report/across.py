@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Literal
 
 from ltl.report.claims import Claim, Claimed, Says, claim_of
-from ltl.report.comparison import nearest_round
+from ltl.report.comparison import SAME_DENSITY, nearest_round
 from ltl.report.differences import common_rounds
 from ltl.report.load import RoundRow
 from ltl.report.quantities import Quantity
@@ -217,7 +217,7 @@ def _published(judged: Judged) -> str:
 
 def _densities(densities: Sequence[tuple[float, float]]) -> str:
     shown = [
-        percent(one) if math.isclose(one, other, rel_tol=0.1) else f"{percent(one)} − {percent(other)}"
+        percent(one) if max(one, other) <= SAME_DENSITY * min(one, other) else f"{percent(one)} − {percent(other)}"
         for one, other in densities
     ]
     return ", ".join(shown) if len(shown) <= 4 else f"{len(shown)} from {shown[0]} to {shown[-1]}"
