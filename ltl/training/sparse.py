@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -64,23 +64,24 @@ class Layer:
 
 
 class _Product(torch.autograd.Function):
-    """The product of a sparse and a dense matrix, with the gradient of the kept values alone; never by autocast."""
+    """The product of a sparse and a dense matrix, plus a bias, with the gradient of the kept values alone."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, inputs: Tensor, layer: Layer) -> Tensor:
+    def forward(ctx: Any, values: Tensor, bias: Tensor | None, inputs: Tensor, layer: Layer) -> Tensor:
         inputs = inputs.to(values.dtype)
-        ctx.layer = layer
+        ctx.layer, ctx.bias = layer, None if bias is None else bias.shape
         ctx.save_for_backward(inputs)
-        with torch.autocast(inputs.device.type, enabled=False):
-            return layer.matrix @ inputs
+        with _no_autocast(inputs.device.type):
+            return layer.matrix @ inputs if bias is None else torch.addmm(bias.view(-1, 1), layer.matrix, inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         (inputs,), (gradient,) = ctx.saved_tensors, gradients
         layer: Layer = ctx.layer
-        with torch.autocast(inputs.device.type, enabled=False):
+        with _no_autocast(inputs.device.type):
             sampled = torch.sparse.sampled_addmm(layer.zeros, gradient, inputs.t(), beta=0.0).values()
-            return sampled, layer.transposed() @ gradient if ctx.needs_input_grad[1] else None, None
+            onward = layer.transposed() @ gradient if ctx.needs_input_grad[2] else None
+        return sampled, None if ctx.bias is None else gradient.sum(1).view(ctx.bias), onward, None
 
 
 class SparseChain:
@@ -129,9 +130,8 @@ class SparseChain:
         for path, module in self.stack.skeleton.named_children():
             if isinstance(module, nn.Linear):
                 layer = self.layers[f"{path}.weight"]
-                hidden = _Product.apply(layer.values, hidden, layer)  # type: ignore[no-untyped-call]
-                if module.bias is not None:
-                    hidden = hidden + self.stack.stacked(f"{path}.bias").reshape(-1, 1)
+                bias = None if module.bias is None else self.stack.stacked(f"{path}.bias")
+                hidden = _Product.apply(layer.values, bias, hidden, layer)  # type: ignore[no-untyped-call]
             elif isinstance(module, Dropout):
                 kept = self.stack.kept(module, torch.Size((batch, len(hidden) // size)), inputs)
                 module.kept = kept.transpose(1, 2).reshape(-1, batch)
@@ -166,6 +166,11 @@ class SparseChain:
         """Return the gradients of the kept values, each layer's cut into those of each network."""
         layers = self.layers.values()
         return [torch.split(one.values.grad, one.counts) for one in layers if one.values.grad is not None]
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Let products keep their type; asked for always, it would take a twentieth of a step of one LeNet."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
