@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from ltl.results import lock, rank, read_status, write_atomic, write_json
 
 def launch(cfg: DictConfig, folder: Path) -> None:
     """Train what `folder` does not hold yet, write its report, and print the closing table."""
-    with suppress(Stopped), _going_on(cfg, folder), _on_disk(folder):
+    with suppress(Stopped), _going_on(cfg, folder), _mendable(folder):
         try:
             train(cfg, folder, Console())
         except Diverged:
@@ -39,7 +40,7 @@ def launch_together(jobs: Mapping[Path, DictConfig], sweep: Path) -> dict[Path, 
         runs: list[_Run] = []
         for folder, cfg in jobs.items():
             try:
-                with _on_disk(folder):
+                with _mendable(folder):
                     locks.enter_context(lock(folder))
                     like = runs[0].built if runs else None
                     runs.append(_Run(cfg, build.experiment(cfg, folder, hardware_number=0, like=like)))
@@ -59,7 +60,7 @@ def _launch(runs: "Sequence[_Run]", sweep: Path) -> dict[Path, LtlError]:
         one.beside = names if len(names) > 1 else one.beside
     errors: dict[Path, LtlError] = {}
     try:
-        with _on_disk(sweep):
+        with _mendable(sweep):
             lost = _train(runs, Console(), sweep if runs[0].beside else None)
             errors = {one.folder: Diverged(why) for one, why in zip(runs, lost, strict=True) if why}
             for one in runs:
@@ -85,14 +86,23 @@ def _going_on(cfg: DictConfig, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _on_disk(folder: Path) -> Iterator[None]:
-    """Make one line of what the system refuses."""
+def _mendable(folder: Path) -> Iterator[None]:
+    """Make one line of what the system refuses, and of memory that runs out."""
     try:
         yield
     except OSError as error:
         raise LtlError(
             f"the run in {folder} stopped: {refused(error)}. What it has finished is kept; when that is mended, "
             f"`python -m ltl.run resume={folder}` goes on."
+        ) from error
+    except (MemoryError, RuntimeError) as error:  # PyTorch has an error of its own for a GPU's memory alone
+        where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        if where != "the GPU" and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise LtlError(
+            f"the run in {folder} stopped: {where} has no memory left for it. What it has finished is kept; when some "
+            f"is free again, or with a smaller hardware.eval_batch, `python -m ltl.run resume={folder}` goes on; fewer "
+            "networks side by side (hardware.stack_size) are a new run."
         ) from error
 
 

@@ -36,6 +36,7 @@ from ltl.report import __main__ as report
 from ltl.report.load import load
 from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, TIME_COLUMNS, read_status, read_table, write_atomic
 from ltl.training.loggers import CsvLogger
+from ltl.training.module import MaskedTraining
 from ltl.training.tables import Table
 
 Change = Callable[[bytes], bytes]
@@ -563,6 +564,43 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match=r"No space left on device: '.*/old\.csv'"):
         write_atomic(tmp_path / "old.csv", b"new and longer")
     assert contents(tmp_path) == {"old.csv": b"old"}
+
+
+# Memory that runs out
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the GPU"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 400 bytes."), "this machine"),
+        (MemoryError(), "this machine"),
+        (RuntimeError("anything else"), None),
+    ],
+)
+def test_memory_that_runs_out_is_one_line_and_loses_nothing(
+    here: Path, said: Say, made: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str | None
+) -> None:
+    """In the second round; with memory again, a resume ends as the whole run did."""
+    step = MaskedTraining.masked_step
+
+    def short(self: MaskedTraining, given: Any, optimizer: Any) -> Any:
+        if self.position[0] == 1:
+            raise error
+        return step(self, given, optimizer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedTraining, "masked_step", short)
+        if where is None:
+            with pytest.raises(RuntimeError, match="anything else"):
+                said("run", *TINY, "hydra.run.dir=short")
+            return
+        line = said("run", *TINY, "hydra.run.dir=short")
+    assert f"the run in {here}/short stopped: {where} has no memory left for it." in line
+    assert f"`python -m ltl.run resume={here}/short` goes on" in line
+    assert read_status(here / "short")["state"] == "failed"
+    go_on(here / "short")
+    assert results(here / "short") == results(made / "run")
 
 
 # A loss that is no number

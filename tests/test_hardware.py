@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from test_cycle import rows, tickets
 
 from ltl.results import read_status, read_table
 from ltl.tickets import load
+from ltl.training.module import MaskedTraining
 
 Launch = Callable[..., Path]
 
@@ -33,6 +35,22 @@ def test_bf16_with_channels_last_gives_the_same_hashes_twice(launch: Launch) -> 
     assert rows(full)[0]["init_sha256"] == rows(once)[0]["init_sha256"]
     assert rows(full)[0]["test_loss"] != rows(once)[0]["test_loss"]
     assert float(rows(full)[0]["test_loss"]) == pytest.approx(float(rows(once)[0]["test_loss"]), rel=0.05)
+
+
+def test_denormal_numbers_are_flushed_in_training(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam's moments of weights without gradients would decay to them, and each costs a hundred operations."""
+    products, step = [], MaskedTraining.masked_step
+
+    def watched(self: MaskedTraining, given: Any, optimizer: Any) -> torch.Tensor:
+        products.append(float(torch.full((64,), 1e-30).mul(1e-10).sum()))
+        return step(self, given, optimizer)
+
+    monkeypatch.setattr(MaskedTraining, "masked_step", watched)
+    torch.set_flush_denormal(False)
+    assert float(torch.full((64,), 1e-30).mul(1e-10).sum()) > 0
+    launch()
+    assert products
+    assert not any(products)
 
 
 def test_bf16_leaves_sparse_products_as_they_are(launch: Launch) -> None:
