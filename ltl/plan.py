@@ -41,10 +41,12 @@ def plan(cfg: DictConfig, name: str) -> Plan:
         jobs = list(built.jobs(lambda key: False))
         step, example = _measured(built, Path(folder))
     sizes = [len(split) for split in (built.dataset.train, built.dataset.validation, built.dataset.test)]
-    steps = sum(job.steps() for job in jobs)
-    keys = [key for job in jobs for key in job.keys]
+    trained = [job for job in jobs if job.timeline.trains]
+    steps = sum(job.steps() for job in trained)
+    keys = [key for job in trained for key in job.keys]
     evaluations = sum(job.timeline.epochs() * len(job.networks) for job in jobs)
-    examples = len(keys) * (sizes[0] + sizes[2]) + evaluations * (sizes[1] + _IMPROVED * sizes[2])
+    ends = sum(len(job.keys) for job in jobs)
+    examples = ends * (sizes[0] + sizes[2]) + evaluations * (sizes[1] + _IMPROVED * sizes[2])
     controls = sum(arm != "ticket" for _, arm, _, _ in keys)
     return Plan(name, len(keys), controls, steps, step, (steps * step + examples * example) / 3600)
 

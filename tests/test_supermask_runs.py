@@ -1,5 +1,6 @@
 """Supermasks found in whole runs: tickets, rows, exactness, stacks and resuming."""
 
+import io
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONF, composed, train_in
+from conftest import CONF, TINY, composed, train_in
 from omegaconf import OmegaConf
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from test_stack import FAMILIES, assert_alike, trained
 from test_ticket_cli import alone
 from test_ticket_cli import row as line
 
 from ltl import build, rebuild
+from ltl.callbacks import progress
 from ltl.callbacks.supermask import TrainScores
 from ltl.comparison import compare
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
+from ltl.launch import train
 from ltl.masks import distance, mask_sha256, tensors_sha256
 from ltl.results import read_table
 from ltl.rng import generator
@@ -250,6 +254,18 @@ def test_bfloat16_leaves_scores_and_weights_as_they_are(launch: Launch, pruner: 
     row = rows(folder)["0", "ticket", "0", "1"]
     assert float(row["train_loss"]) < 2.3
     assert pruner.startswith("zhou") or float(row["density"]) == pytest.approx(0.7, abs=1e-3)
+
+
+def test_the_progress_line_tells_the_density_of_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the network whose scores train, which has all its weights."""
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    cfg = composed(*TINY, "pruner=edge_popup", "control=none", "pruner.rounds=1", "pruner.rate=0.25")
+    (tmp_path / ".hydra").mkdir()
+    printed = io.StringIO()
+    train(cfg, tmp_path, Console(file=printed, width=500))
+    lines = printed.getvalue().splitlines()
+    assert {line.split(" · ")[3] for line in lines if "round 0" in line} == {"density 100.00%"}
+    assert [line.split(" · ")[3] for line in lines if "round 1" in line] == ["density 75.00%"] * 3
 
 
 ALONE = """

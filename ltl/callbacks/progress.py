@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ltl.callbacks.record import Record
+from ltl.callbacks.supermask import Supermask
 from ltl.masks import density
 from ltl.training.module import MaskedTraining
 
@@ -103,6 +104,7 @@ class ShowProgress(pl.Callback):
         record, members = self.record, self.record.cycle.members
         latest = record.latest
         starts = [member.current for member in members]
+        masks = [one.seen if isinstance(one, Supermask) else one.current.masks for one in members]
         rounds = _span([start.round for start in starts], "")
         trials = set(record.trials)
         many = f" ({len(starts)} networks)" if len(starts) > len(trials) else ""  # of several rounds or runs
@@ -111,7 +113,7 @@ class ShowProgress(pl.Callback):
                 _span(sorted(trials), "trial ") + many,
                 starts[0].arm,
                 f"round {rounds} of {self.rounds}",
-                f"density {_span([density(start.masks) for start in starts], '', '.2%')}",
+                f"density {_span([density(one) for one in masks], '', '.2%')}",
                 *(
                     f"{split} {_span([row[f'{split}_accuracy'] for row in latest], '', '.2%')}"
                     for split in ("val", "test")

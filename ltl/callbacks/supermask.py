@@ -44,7 +44,7 @@ class Supermask:
         self.lost = ""
         self.start: Start | None = None
         self.fresh: Tensors = {}
-        self._seen: Masks = {}
+        self.seen: Masks = {}  # that would be kept, at the last look
         self._counts: list[tuple[int, dict[str, int]]] = []  # weights to keep by layer, from a step on
 
     @property
@@ -76,8 +76,8 @@ class Supermask:
 
     def look(self, masks: Masks) -> None:
         """Look at the masks that the scores give, and how many entries have changed since the last look."""
-        self.mask_flips = distance(masks, self._seen) if self._seen else None
-        self._seen = masks
+        self.mask_flips = distance(masks, self.seen) if self.seen else None
+        self.seen = masks
 
     def take(self, found: dict[str, Found], now: Tensors, sampled: dict[str, float]) -> None:
         """Take what the scores have found; what is no masked weight is as it is `now`."""
