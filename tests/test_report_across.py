@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from report_rows import make_run, merged
 from scipy.stats import ttest_ind
 
 import ltl.report
 from ltl import schema
 from ltl.errors import LtlError
+from ltl.report import forest
 from ltl.report.across import Judged, across, judge
 from ltl.report.claims import claim_of
 from ltl.report.load import find_runs, load
@@ -251,6 +253,38 @@ def test_of_several_settings_those_of_the_claim_are_compared(tmp_path: Path) -> 
 def test_a_small_test_set_gives_no_verdict(tmp_path: Path) -> None:
     (result,) = sweep(tmp_path, [ORDER], test_images=360)
     assert result.words() == "no verdict (a test set of 360 images is too small)"
+
+
+def test_the_figure_draws_what_the_table_says(tmp_path: Path) -> None:
+    """Every measured difference with its interval, and none for what was not measured."""
+    missing = {**ORDER, "sentence": "A beats C", "worse": {"pruner.name": "c"}}
+    judged = sweep(tmp_path, [ORDER, EQUAL, missing])
+    written = ltl.report.write([tmp_path])
+    rows = read_table(tmp_path / "figures" / "comparisons.csv")
+    assert [row["comparison"] for row in rows] == ["A beats B", "A is as B"]
+    for row, each in zip(rows, judged, strict=False):
+        drawn = [float(row[name]) for name in ("difference_pp", "low_pp", "high_pp")]
+        assert drawn == pytest.approx([100 * getattr(each.difference, name) for name in ("mean", "low", "high")])
+        assert (int(row["n"]), row["verdict"]) == (3, each.words())
+    assert [(row["interval_percent"], row["margin_pp"]) for row in rows] == [("95", ""), ("90", "0.2")]
+    assert "Not drawn: 1 that is not measured." in written.page.read_text()
+
+
+def test_a_difference_of_two_trials_is_drawn_without_a_bar_and_long_bars_do_not_rule_the_axis(tmp_path: Path) -> None:
+    far = [[98.0, 97.3, 96.5], [97.0, 93.0, 95.5], [99.0, 92.5, 96.9]]
+    (two,) = sweep(tmp_path / "two", [ORDER], {"a": A[:2], "b": B[:2]})
+    (wide,) = sweep(tmp_path / "wide", [ORDER], {"a": far, "b": B})
+    axes = Figure().add_subplot()
+    forest._rows(axes, [two])
+    assert [len(line.get_xdata()) for line in axes.lines[1:]] == [1]  # the first is 0
+    assert axes.get_xlim()[1] == pytest.approx(1.05 * 100 * two.difference.mean)
+    axes = Figure().add_subplot()
+    forest._rows(axes, [wide])
+    mean, end = (100 * abs(value) for value in (wide.difference.mean, wide.difference.low))
+    assert end > 3 * mean
+    assert axes.get_xlim()[1] == pytest.approx(1.05 * 3 * mean)
+    bar, _ = axes.lines[1:]
+    assert list(bar.get_xdata()) == pytest.approx([axes.get_xlim()[0], 100 * wide.difference.high])
 
 
 @pytest.mark.usefixtures("undrawn")

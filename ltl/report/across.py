@@ -64,11 +64,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class Across:
-    """What a claim says of several settings: the table of its comparisons, if it has any, and what is reached."""
+    """What a claim says of several settings: its comparisons and what is reached, judged."""
 
     claim: Claim
-    table: Table | None
+    judged: Sequence[Judged]
     reached: Sequence[Reached]
+
+    @property
+    def table(self) -> Table | None:
+        """The table of the comparisons, if there are any."""
+        return _table(self.judged) if self.judged else None
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def across(studies: Sequence[Study]) -> list[Across]:
     return [
         Across(
             claim,
-            _table(judge(studies, claim)) if claim.comparisons else None,
+            judge(studies, claim),
             [judge_reach(studies, claim, reach) for reach in claim.reach],
         )
         for claim in claims.values()

@@ -71,8 +71,8 @@ def canvas(sheet: Sheet) -> Iterator[tuple[Figure, Axes]]:
 def legend(figure: Figure, axes: Axes) -> None:
     """Name the lines below the panel, for which the figure grows; in two columns where the labels leave room."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) <= _letters(columns=2) and len(labels) > 2 else 1
-    labels = [textwrap.fill(label, _letters(columns=1)) for label in labels]
+    columns = 2 if max(map(len, labels)) <= letters(columns=2) and len(labels) > 2 else 1
+    labels = [textwrap.fill(label, letters(columns=1)) for label in labels]
     figure.legend(handles, labels, loc="outside lower left", ncols=columns)
     em = matplotlib.rcParams["font.size"] / 72
     lines = -(-sum(label.count("\n") + 1 for label in labels) // columns)
@@ -81,11 +81,11 @@ def legend(figure: Figure, axes: Axes) -> None:
 
 def note(axes: Axes, text: str) -> None:
     """Say in small letters above the panel what cannot be seen in it."""
-    axes.set_title(textwrap.fill(text, _letters(columns=1)), loc="left", fontsize="medium", color=GREY)
+    axes.set_title(textwrap.fill(text, letters(columns=1)), loc="left", fontsize="medium", color=GREY)
 
 
-def _letters(columns: int) -> int:
-    """Return how many letters of a legend's labels fit on the width of the figure."""
+def letters(columns: int) -> int:
+    """Return how many small letters fit on the width of the figure, or of each of its columns."""
     em = 72 * matplotlib.rcParams["figure.figsize"][0] / matplotlib.rcParams["font.size"]
     return int((em / columns - _HANDLE) * _LETTERS_PER_EM)
 

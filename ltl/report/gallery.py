@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ltl.report.across import Across
 from ltl.report.along import accuracy_along
 from ltl.report.canvas import Drawing, Sheet
-from ltl.report.claims import Claim
 from ltl.report.curves import learning_curves, mask_flips
 from ltl.report.figures import (
     accuracy_against_density,
@@ -15,21 +15,24 @@ from ltl.report.figures import (
     seconds_against_density,
     studies_against_density,
 )
+from ltl.report.forest import comparisons
 from ltl.report.layers import density_by_layer
 from ltl.report.study import Study
 
 
-def draw(studies: Sequence[Study], claims: Sequence[Claim], sheet: Sheet) -> dict[str, list[Drawing]]:
+def draw(studies: Sequence[Study], compared: Sequence[Across], sheet: Sheet) -> dict[str, list[Drawing]]:
     """Draw every figure that the rows allow; the key is the study's label, also its folder, "all" for the joint ones.
 
-    `claims` are those that say something of several studies.
+    `compared` is what claims say of several studies.
     """
     gallery = {
         study.label: _of_study(study, replace(sheet, folder=sheet.folder / _slug(study.label))) for study in studies
     }
     if len(studies) > 1:
-        joint = [studies_against_density(studies, sheet)]
-        joint += [accuracy_along(studies, claim, reach, sheet) for claim in claims for reach in claim.reach]
+        names = ["comparisons", *(f"comparisons_{number}" for number in range(2, len(compared) + 1))]
+        joint = [comparisons(studies, one, sheet, name) for one, name in zip(compared, names, strict=False)]
+        joint.append(studies_against_density(studies, sheet))
+        joint += [accuracy_along(studies, one.claim, reach, sheet) for one in compared for reach in one.claim.reach]
         gallery["all"] = [drawing for drawing in joint if drawing is not None]
     return gallery
 

@@ -79,7 +79,7 @@ def write(
     from ltl.report.gallery import draw
     from ltl.report.page import page
 
-    gallery = draw(found, [each.claim for each in compared], Sheet(target / "figures", WIDTHS[width], pdf))
+    gallery = draw(found, compared, Sheet(target / "figures", WIDTHS[width], pdf))
     tables = {
         target / "figures" / "summary.csv": summary_csv(found),
         target / "figures" / "rounds.md": "\n".join(_markdown(section) for section in sections),
