@@ -51,7 +51,8 @@ def _rows(axes: Axes, drawn: Sequence[Judged]) -> float:
     y = 0.0
     for each in drawn:
         lines = textwrap.wrap(f"{each.claimed.sentence}: {each.words()}", letters(columns=1))
-        axes.text(0, y - 0.2, "\n".join(lines), transform=across, va="top", linespacing=1.2)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0}
+        axes.text(0, y - 0.2, "\n".join(lines), transform=across, va="top", linespacing=1.2, bbox=white)
         y -= _LINE * len(lines) + _POINT / 2
         _difference(axes, y, each, edge)
         y -= _POINT / 2
