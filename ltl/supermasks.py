@@ -217,7 +217,7 @@ def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
             mine.copy_(value * _marked(score.abs(), count))
             continue
         least, surplus = _threshold(score, count)
-        below = float(np.nextafter(least, least.dtype.type(-1)))
+        below = float(np.nextafter(least, least.dtype.type(-1))) if least else -1.0  # not −10⁻⁴⁵, which may be flushed
         _aten.hardshrink_backward.grad_input(
             value, score, below, grad_input=mine
         )  # value where |s| > below, in one pass

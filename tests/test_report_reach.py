@@ -12,6 +12,7 @@ from scipy import stats
 import ltl.report
 from ltl import schema
 from ltl.errors import LtlError
+from ltl.report.across import across
 from ltl.report.canvas import Sheet
 from ltl.report.claims import claim_of
 from ltl.report.gallery import draw
@@ -197,9 +198,7 @@ def test_the_figure_holds_the_arms_and_the_dense_network_of_every_width(tmp_path
     """Each arm at the density of its highest validation accuracy, with its 95% interval."""
     arms = {"ticket": lambda round: 0.0, "reinit": lambda round: 0.0}
     runs = sweep(tmp_path, {1: FAILING, 2: 97.7, 4: MATCHING}, gains=arms)
-    claim = claim_of(runs[0])
-    assert claim is not None
-    _, drawing = draw(studies(runs), [claim], Sheet(tmp_path / "drawn", WIDTHS["page"], pdf=False))["all"]
+    _, drawing = draw(studies(runs), across(studies(runs)), Sheet(tmp_path / "drawn", WIDTHS["page"], pdf=False))["all"]
     rows = read_table(tmp_path / "drawn" / "accuracy_vs_model.width_factor.csv")
     half = 4.303 * 0.05 / 3**0.5
     expected = {
