@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ltl.datasets.dataset import Dataset
-from ltl.masks import Tensors, density
+from ltl.errors import LtlError
+from ltl.masks import Tensors, density, mask_sha256
 from ltl.models.stack import Stack
 from ltl.pruning.evidence import Task
 from ltl.rng import stream_seed
@@ -150,6 +151,19 @@ class MaskedTraining(pl.LightningModule):
         pays = possible and sum(self._densities) <= self.sparse_below * len(masks)
         self._sparse = SparseChain(self.stack, masks) if pays else None
         self._graph = None  # it was recorded with other masks and optimiser state
+        if self._processes > 1:
+            self._agree([mask_sha256(mask) for mask in masks])
+
+    def _agree(self, mine: list[str]) -> None:
+        """LtlError unless all processes hold the same masks: averaged gradients would drift apart without a word."""
+        every: list[list[str]] = [[]] * self._processes
+        torch.distributed.all_gather_object(every, mine)
+        if any(other != mine for other in every):
+            raise LtlError(
+                "the processes of hardware=ddp hold different masks: the pruner's criterion draws or sees "
+                "something that differs from process to process; make it depend on its arguments alone, or use one "
+                "process."
+            )
 
     def task(self, number: int) -> Task:
         """Return what network `number` is trained for, for criteria that look at data."""
@@ -204,6 +218,9 @@ class MaskedTraining(pl.LightningModule):
                     total += lightning_optimizer.step(closure=partial(graph, given))
                 else:
                     total += graph(given)
+        if self._processes > 1:
+            for buffer in self.stack.buffers():  # each process has running statistics of its own share
+                torch.distributed.broadcast(buffer, 0)
         self.position = (turn, stop)
         self.interval_loss = self.interval_loss.to(total.device) + total
         self.interval_steps += len(steps)
@@ -265,7 +282,7 @@ class MaskedTraining(pl.LightningModule):
         """Return what the optimiser step is given: batches at `indices` (R, b) or, where nothing is drawn, these."""
         if self._draws:
             for number in range(len(self.streams)):
-                self._seed_augmentation(number, step)
+                self._seed_augmentation(number, step, self._rank)
             self.stack.generators = self._generators
         if self.sparse_inputs and self._sparse is None:
             return self.dataset.sparse_batches(indices)
@@ -276,13 +293,13 @@ class MaskedTraining(pl.LightningModule):
         turn, due = self.position
         for step in range(due, max(due - count, self.timeline.first[turn] - 1), -1):
             if self._draws:
-                self._seed_augmentation(number, step)
+                self._seed_augmentation(number, step, rank=0)  # every process is to see the same
             indices = self.streams[number].order.indices(self._keys[number], step)
             yield self.dataset.batch(indices, self._generators[number])
 
-    def _seed_augmentation(self, number: int, step: int) -> None:
+    def _seed_augmentation(self, number: int, step: int, rank: int) -> None:
         streams = self.streams[number]
-        keys = (*streams.order.key(self._keys[number]), step, self._rank)
+        keys = (*streams.order.key(self._keys[number]), step, rank)
         self._generators[number].manual_seed(stream_seed("augmentation", streams.augmentation_seed, *keys))
 
     def _set_lr(self, optimizer: Optimizer, step: int) -> None:
