@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import CONF, composed
-from omegaconf import DictConfig
+from conftest import CONF, composed, train_in
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,9 +18,10 @@ from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.errors import Stopped
 from ltl.masks import Masks, Tensors
-from ltl.results import TIME_COLUMNS, read_table
+from ltl.results import TIME_COLUMNS, read_status, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
+from ltl.training.sparse import SparseChain
 
 PRUNERS = sorted(path.stem for path in (CONF / "pruner").glob("*.yaml"))
 FAMILIES = {
@@ -185,16 +186,46 @@ def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object
     assert_alike(*runs)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("family", "way"), [("perceptron", "in_turn"), ("dropout", "together")])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_trains_the_same_for_hundreds_of_steps(
+    trained: Callable[..., object], family: str, optimizer: str
+) -> None:
+    fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "length=200it", "eval_every=100it", "pruner.rounds=2")
+    runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
+    assert_alike(*runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "way"), [("lenet_300_100", "together"), ("conv2", "in_turn"), ("resnet20", "in_turn")]
+)
+def test_on_a_processor_perceptrons_alone_train_side_by_side(tmp_path: Path, model: str, way: str) -> None:
+    """As measured to pay (docs/performance.md); the folder says how it went, whatever was left open."""
+    narrow = {"lenet_300_100": "model.widths=[8]", "conv2": "model.widths=[8]", "resnet20": "model.width=2"}
+    short = ("dataset.limit=100", "length=2it", "eval_every=2it", "batch=20", "trials=2", "pruner.rounds=0")
+    folder = train_in(tmp_path, f"model={model}", narrow[model], *short, "control=none", tiny=False)
+    assert [used["stack"] for used in read_status(folder)["hardware"]] == [way]
+    assert OmegaConf.load(folder / ".hydra" / "config.yaml").hardware.stack == way
+
+
+@pytest.mark.parametrize(
+    ("family", "way"), [("perceptron", "in_turn"), ("perceptron", "together"), ("dropout", "together")]
+)
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_sparse_products_train_what_masked_dense_ones_do(
-    trained: Callable[..., object], family: str, optimizer: str, way: str
+    trained: Callable[..., object], monkeypatch: pytest.MonkeyPatch, family: str, optimizer: str, way: str
 ) -> None:
     """The same survivors and the same weights, with carried momentum and clipping; chunks end within a round."""
+    products: list[int] = []
+    compute = SparseChain.__call__
+    monkeypatch.setattr(SparseChain, "__call__", lambda self, inputs: products.append(1) or compute(self, inputs))
     fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=20it", "clip=0.5")
     fixed += ("pruner.momentum=saved", "pruner.rate=0.6", f"hardware.stack={way}", "hardware.chunk=7")
-    runs = [trained(*fixed, f"hardware.sparse_below={below}", folder=f"below-{below}") for below in (0, 0.5)]
-    assert_alike(*runs)  # type: ignore[arg-type]
+    dense = trained(*fixed, "hardware.sparse_below=0", folder="dense")
+    assert not products
+    assert_alike(dense, trained(*fixed, "hardware.sparse_below=0.5", folder="sparse"))  # type: ignore[arg-type]
+    assert len(products) >= 40  # of a round at least
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))

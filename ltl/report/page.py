@@ -32,7 +32,7 @@ _REACH_WORDS = (
     "Welch's t test; ± is half the width of their 90% confidence interval, whose ends are the one-sided 95% bounds "
     "that decide, and half that of the 95% interval of an accuracy. Speed is not judged. See docs/verdicts.md."
 )
-_HARDWARE = ("device", "threads", "precision", "memory_format", "strategy", "devices")
+_HARDWARE = ("device", "threads", "precision", "memory_format", "stack", "strategy", "devices")
 
 
 def page(
