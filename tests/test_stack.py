@@ -110,8 +110,11 @@ def assert_alike(alone: tuple[Path, list[Tensors]], stacked: tuple[Path, list[Te
             assert torch.allclose(value, theirs_[name], rtol=0, atol=1e-9), name
 
 
+@pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callable[..., object], pruner: str) -> None:
+def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(
+    trained: Callable[..., object], pruner: str, long: bool
+) -> None:
     """Two prunings, two trials, a control at the last: the same tickets in turn, and to the byte if cut at every
     evaluation and gone on with, masks that change in training too; the weights that the search ends with agree."""
     fixed = [*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=3it", "length=24it", "eval_every=13it"]
@@ -122,6 +125,8 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Callab
         # Sums of few magnitudes and no bias are often exactly 0, and rounding then decides on ReLU's gradient; weights
         # of pixels that are alike are moved alike, and rounding then decides which is larger, unless it is for long.
         fixed += ["pruner.rewind_to=10it", "length=60it", "eval_every=30it"]
+    if long:
+        fixed += ["length=200it", "eval_every=100it"]
     cfg = composed("logger=none", *fixed)
     schedule = cfg.pruner.schedule
     if "every" in schedule:
