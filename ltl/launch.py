@@ -96,9 +96,10 @@ def _mendable(folder: Path) -> Iterator[None]:
             f"`python -m ltl.run resume={folder}` goes on."
         ) from error
     except (MemoryError, RuntimeError) as error:  # PyTorch has an error of its own for a GPU's memory alone
-        where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
-        if where != "the GPU" and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+        gpu = isinstance(error, torch.OutOfMemoryError)
+        if not gpu and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise
+        where = "the GPU" if gpu else "this machine"
         raise LtlError(
             f"the run in {folder} stopped: {where} has no memory left for it. What it has finished is kept; when some "
             f"is free again, or with a smaller hardware.eval_batch, `python -m ltl.run resume={folder}` goes on; fewer "

@@ -270,21 +270,30 @@ def test_the_figure_draws_what_the_table_says(tmp_path: Path) -> None:
     assert "Not drawn: 1 that is not measured." in written.page.read_text()
 
 
-def test_a_difference_of_two_trials_is_drawn_without_a_bar_and_long_bars_do_not_rule_the_axis(tmp_path: Path) -> None:
-    far = [[98.0, 97.3, 96.5], [97.0, 93.0, 95.5], [99.0, 92.5, 96.9]]
-    (two,) = sweep(tmp_path / "two", [ORDER], {"a": A[:2], "b": B[:2]})
-    (wide,) = sweep(tmp_path / "wide", [ORDER], {"a": far, "b": B})
+def test_a_difference_of_two_trials_is_drawn_without_a_bar(tmp_path: Path) -> None:
+    (two,) = sweep(tmp_path, [ORDER], {"a": A[:2], "b": B[:2]})
     axes = Figure().add_subplot()
     forest._rows(axes, [two])
     assert [len(line.get_xdata()) for line in axes.lines[1:]] == [1]  # the first is 0
     assert axes.get_xlim()[1] == pytest.approx(1.05 * 100 * two.difference.mean)
+
+
+def test_one_long_bar_does_not_rule_the_axis_and_no_difference_at_all_has_one(tmp_path: Path) -> None:
+    far = [[98.0, 97.3, 96.5], [97.0, 93.0, 95.5], [99.0, 92.5, 96.9]]
+    other = {**ORDER, "better": {"pruner.name": "far"}}
+    usual, wide, none = sweep(
+        tmp_path, [ORDER, other, {**ORDER, "worse": {"pruner.name": "a"}}], {"a": A, "b": B, "far": far}
+    )
+    assert wide.difference.low < -3 * usual.difference.high
     axes = Figure().add_subplot()
-    forest._rows(axes, [wide])
-    mean, end = (100 * abs(value) for value in (wide.difference.mean, wide.difference.low))
-    assert end > 3 * mean
-    assert axes.get_xlim()[1] == pytest.approx(1.05 * 3 * mean)
-    bar, _ = axes.lines[1:]
+    forest._rows(axes, [usual, usual, wide])
+    assert axes.get_xlim()[1] == pytest.approx(1.05 * 3 * 100 * usual.difference.high)
+    bar, _ = axes.lines[-2:]
     assert list(bar.get_xdata()) == pytest.approx([axes.get_xlim()[0], 100 * wide.difference.high])
+    assert none.difference.n == 3
+    axes = Figure().add_subplot()
+    forest._rows(axes, [none])
+    assert axes.get_xlim() == (-1, 1)
 
 
 @pytest.mark.usefixtures("undrawn")

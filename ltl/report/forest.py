@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -66,23 +67,26 @@ def _difference(axes: Axes, y: float, each: Judged, edge: float) -> None:
     if expected is not None:
         axes.barh(y, expected[1] - expected[0], left=expected[0], height=0.6 * _POINT, color=_BAND, zorder=0)
     colour = _COLOURS.get(each.word, GREY)
-    if each.difference.n >= FEWEST_TRIALS:
+    if _barred(each):
         axes.plot([max(low, -edge), min(high, edge)], [y, y], color=colour, solid_capstyle="butt")
     axes.plot([mean], [y], marker="o", color=colour, linestyle="none")
 
 
 def _edge(drawn: Sequence[Judged]) -> float:
-    """Return where the axis ends on either side: an interval may be so long that nothing else could be seen."""
-    largest = max(100 * abs(each.difference.mean) for each in drawn)
-    barred = [each.difference for each in drawn if each.difference.n >= FEWEST_TRIALS]
-    ends = [100 * max(-difference.low, difference.high) for difference in barred]
-    margins = [100 * each.margin for each in drawn if each.claimed.says == "equal"]
-    return 1.05 * max([largest, *margins, *(min(end, 3 * largest) for end in ends)])
+    """Return where the axis ends on either side: one interval may be so long that nothing else could be seen."""
+    ends = [max(-each.difference.low, each.difference.high) for each in drawn if _barred(each)]
+    means = [abs(each.difference.mean) for each in drawn]
+    margins = [each.margin for each in drawn if each.claimed.says == "equal"]
+    longest = min(max(ends), 3 * median(ends)) if ends else 0.0
+    return 105 * max([*means, *margins, longest]) or 1.0
+
+
+def _barred(each: Judged) -> bool:
+    return each.difference.n >= FEWEST_TRIALS
 
 
 def _numbers(each: Judged) -> dict[str, Any]:
-    bar = each.difference.n >= FEWEST_TRIALS
-    low, high = (100 * end if bar else None for end in (each.difference.low, each.difference.high))
+    low, high = (100 * end if _barred(each) else None for end in (each.difference.low, each.difference.high))
     return {
         "comparison": each.claimed.sentence,
         "difference_pp": 100 * each.difference.mean,

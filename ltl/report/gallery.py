@@ -1,5 +1,6 @@
-"""All figures of a report: per study, and one that sets the studies side by side."""
+"""All figures of a report: per study, and those that set the studies side by side."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ def draw(studies: Sequence[Study], compared: Sequence[Across], sheet: Sheet) -> 
         study.label: _of_study(study, replace(sheet, folder=sheet.folder / _slug(study.label))) for study in studies
     }
     if len(studies) > 1:
-        names = ["comparisons", *(f"comparisons_{number}" for number in range(2, len(compared) + 1))]
+        names = (f"comparisons_{place}" if place > 1 else "comparisons" for place in itertools.count(1))
         joint = [comparisons(studies, one, sheet, name) for one, name in zip(compared, names, strict=False)]
         joint.append(studies_against_density(studies, sheet))
         joint += [accuracy_along(studies, one.claim, reach, sheet) for one in compared for reach in one.claim.reach]

@@ -218,8 +218,8 @@ class MaskedTraining(pl.LightningModule):
                     total += lightning_optimizer.step(closure=partial(graph, given))
                 else:
                     total += graph(given)
-        if self._processes > 1:
-            for buffer in self.stack.buffers():  # each process has running statistics of its own share
+        if self._processes > 1 and ((turn, stop) in self.timeline.marks or stop == self.timeline.length):
+            for buffer in self.stack.buffers():  # masks may change, and running statistics are each process's own
                 torch.distributed.broadcast(buffer, 0)
         self.position = (turn, stop)
         self.interval_loss = self.interval_loss.to(total.device) + total
