@@ -83,20 +83,21 @@ def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
 
     Diverged, when all else is done, if the loss of some trial was no finite number; Stopped when the time is up.
     """
-    [lost] = side_by_side([experiment], progress, None)
+    [lost] = side_by_side([experiment], progress, None, time.monotonic())
     if lost:
         raise Diverged(lost)
 
 
 def side_by_side(
-    experiments: Sequence[Experiment], progress: Callable[[int], RunProgress], sweep: Path | None
+    experiments: Sequence[Experiment], progress: Callable[[int], RunProgress], sweep: Path | None, began: float
 ) -> list[str]:
     """Train everything that the run folders do not hold yet, of several as far as possible as one stack.
 
     Several differ in pruner, seeds, trials and controls only, and lie in the folder `sweep`, which gets their
-    checkpoints. Returns why trials of each were lost, "" where none was; Stopped when the time is up.
+    checkpoints. Returns why trials of each were lost, "" where none was; Stopped when the time is up, which counts
+    from `began` on the clock of `time.monotonic`.
     """
-    deadline = time.monotonic() + experiments[0].hardware.stop_after
+    deadline = began + experiments[0].hardware.stop_after
     runs, total, last_round = [], 0, 0
     for experiment in experiments:
         rows = Table(experiment.folder / "rounds.csv", ROUND_COLUMNS)

@@ -1,5 +1,6 @@
 """Runs jobs in their folders: holds the locks, keeps the status, trains, and closes with the report."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -30,12 +31,12 @@ def launch(cfg: DictConfig, folder: Path) -> None:
         _close(folder, brief=False)
 
 
-def launch_together(jobs: Mapping[Path, DictConfig], sweep: Path) -> dict[Path, LtlError]:
+def launch_together(jobs: Mapping[Path, DictConfig], sweep: Path, began: float, errors: dict[Path, LtlError]) -> None:
     """Train what the folders of jobs in `sweep` do not hold yet, as one stack if networks are to be stacked.
 
-    Each is reported in a line. Returns what went wrong, by folder.
+    Each is reported in a line; what goes wrong is written into `errors`, by folder. Stopped when the time is up, which
+    counts from `began` on the clock of `time.monotonic`.
     """
-    errors: dict[Path, LtlError] = {}
     with ExitStack() as locks:
         runs: list[_Run] = []
         for folder, cfg in jobs.items():
@@ -48,12 +49,11 @@ def launch_together(jobs: Mapping[Path, DictConfig], sweep: Path) -> dict[Path, 
                 errors[folder] = error
         together = len(runs) > 1 and runs[0].built.together()
         for group in [runs] if together else [[one] for one in runs]:
-            with suppress(Stopped), _going_on(group[0].cfg, sweep):
-                errors |= _launch(group, sweep)
-    return errors
+            with _going_on(group[0].cfg, sweep):
+                errors |= _launch(group, sweep, began)
 
 
-def _launch(runs: "Sequence[_Run]", sweep: Path) -> dict[Path, LtlError]:
+def _launch(runs: "Sequence[_Run]", sweep: Path, began: float) -> dict[Path, LtlError]:
     """Train jobs of a sweep as one stack, and report each in a line; return what went wrong, by folder."""
     names = [str(one.folder.resolve().relative_to(sweep.resolve())) for one in runs]
     for one in runs:
@@ -61,7 +61,7 @@ def _launch(runs: "Sequence[_Run]", sweep: Path) -> dict[Path, LtlError]:
     errors: dict[Path, LtlError] = {}
     try:
         with _mendable(sweep):
-            lost = _train(runs, Console(), sweep if runs[0].beside else None)
+            lost = _train(runs, Console(), sweep if runs[0].beside else None, began)
             errors = {one.folder: Diverged(why) for one, why in zip(runs, lost, strict=True) if why}
             for one in runs:
                 with suppress(LtlError) if one.folder in errors else nullcontext():  # no finished round to report
@@ -119,6 +119,7 @@ def _close(folder: Path, *, brief: bool) -> None:
 
 def train(cfg: DictConfig, folder: Path, console: Console) -> None:
     """Train what `folder` does not hold yet; `status.json` says how it went."""
+    began = time.monotonic()
     if rank() != 0:
         built = build.experiment(cfg, folder, hardware_number=0)
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
@@ -126,12 +127,12 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
     with lock(folder):
         one = _Run(cfg, build.experiment(cfg, folder, hardware_number=0))
         one.check_alone()
-        [lost] = _train([one], console, None)
+        [lost] = _train([one], console, None, began)
     if lost:
         raise Diverged(lost)
 
 
-def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None) -> list[str]:
+def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None, began: float) -> list[str]:
     """Train what the folders of `runs` do not hold yet, and keep their status; return why trials of each were lost."""
     for one in runs:
         one.begin()
@@ -142,7 +143,7 @@ def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None) -> list
             for logger in one.built.loggers:
                 logger.log_hyperparams(build.plain(one.cfg))
         built = [one.built for one in runs]
-        lost = fit.side_by_side(built, lambda steps: RunProgress(total_steps=steps, console=console), sweep)
+        lost = fit.side_by_side(built, lambda steps: RunProgress(total_steps=steps, console=console), sweep, began)
         state, reason = "done", ""
     except Stopped:
         state, reason = "interrupted", f"hardware.stop_after={runs[0].cfg.hardware.stop_after}"

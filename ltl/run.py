@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ltl import overrides, resume, schema, shorthand, sweeps, usage
-from ltl.errors import LtlError, refused
+from ltl.errors import LtlError, Stopped, refused
 from ltl.results import rank
 
 _PACKAGED = Path(__file__).parent / "conf"  # inside a wheel
@@ -75,15 +76,24 @@ def run(cfg: DictConfig, folder: Path) -> None:
 
 
 def _run_together(jobs: Mapping[Path, DictConfig], sweep: Path, errors: dict[str, str]) -> None:
-    """Run jobs of the folder `sweep`, side by side where they can; what goes wrong is written into `errors`, by job."""
+    """Run jobs of the folder `sweep`, side by side where they can; what goes wrong is written into `errors`, by job.
+
+    When the time of one is up, those that have not begun are left for a resume.
+    """
     from ltl.build import stackable
     from ltl.launch import launch_together
 
+    began = time.monotonic()
     groups: dict[str, dict[Path, DictConfig]] = {}
     for folder, cfg in jobs.items():
         groups.setdefault(" ".join(sweeps.beside(folder)) or stackable(cfg), {})[folder] = cfg
-    for group in groups.values():
-        for folder, error in launch_together(group, sweep).items():
+    wrong: dict[Path, LtlError] = {}
+    try:
+        with suppress(Stopped):
+            for group in groups.values():
+                launch_together(group, sweep, began, wrong)
+    finally:
+        for folder, error in wrong.items():
             sweeps.failed(folder, error)
             errors[str(folder.resolve().relative_to(sweep.resolve()))] = str(error)
 

@@ -147,7 +147,7 @@ def close(folder: Path, errors: Mapping[str, str]) -> list[str]:
             f"{len(left)} of {len(jobs)} jobs are not done; `python -m ltl.run resume={folder}` runs what is missing."
         )
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return [f"{folder / job.name} {job.state}: {job.reason}" for job in left]
+    return [f"{folder / job.name} {job.state}" + (f": {job.reason}" if job.reason else "") for job in left]
 
 
 def _planned(folder: Path) -> dict[str, list[str]]:

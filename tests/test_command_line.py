@@ -461,16 +461,20 @@ def test_one_job_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
 def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
     """Jobs that were cut and jobs that never began end as in a whole sweep; those that are done stay as they are.
 
-    In turn: in a stack the last bits depend on how many networks are left (test_sweep_stack.py).
+    In turn: in a stack the last bits depend on how many networks are left (test_sweep_stack.py). The time of
+    hardware.stop_after is that of all of them: when it is over in one, no other begins.
     """
     sweep = ("-m", "seed=0,1,2", *FAST, "logger=none", "hardware.stack=in_turn")
     assert ltl(tmp_path, *sweep, "hydra.sweep.dir=whole").returncode == 0
     cut = ltl(tmp_path, *sweep, "hydra.sweep.dir=cut", "hardware.stop_after=0s")
     assert cut.returncode == 1
-    assert [line.split(" ", 2)[2] for line in cut.stderr.splitlines()] == ["interrupted: hardware.stop_after=0s"] * 3
-    shutil.rmtree(tmp_path / "cut/2-seed-2")
+    over = "interrupted: hardware.stop_after=0s"
+    assert [line.split(" ", 2)[2] for line in cut.stderr.splitlines()] == [over, "not started", "not started"]
     shutil.rmtree(tmp_path / "cut/0-seed-0")
     shutil.copytree(tmp_path / "whole/0-seed-0", tmp_path / "cut/0-seed-0")
+    again = ltl(tmp_path, "resume=cut")
+    assert [line.split(" ", 2)[2] for line in again.stderr.splitlines()] == [over, "not started"]
+    shutil.rmtree(tmp_path / "cut/2-seed-2")
     written = (tmp_path / "cut/0-seed-0/rounds.csv").stat().st_mtime_ns
     status = tmp_path / "cut/1-seed-1/status.json"
     before = status.read_text()
@@ -502,6 +506,8 @@ def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
     """With joblib each seed has a folder and a process of its own, and the same numbers as alone."""
+    alone = ltl(tmp_path, "seed=1", *FAST, "hydra.run.dir=alone")
+    assert alone.returncode == 0, alone.stderr
     done = typed(
         tmp_path, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", *FAST, "hydra.sweep.dir=sweep"
     )
@@ -512,6 +518,9 @@ def test_a_sweep_runs_in_parallel_processes(tmp_path: Path) -> None:
     assert tables[0][0]["init_sha256"] != tables[1][0]["init_sha256"]
     for seed in "01":
         assert OmegaConf.load(tmp_path / f"sweep/{seed}-seed-{seed}/.hydra/config.yaml").seed == int(seed)
+    one, other = ([{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(tmp_path / folder / "rounds.csv")]
+                  for folder in ("sweep/1-seed-1", "alone"))  # fmt: skip
+    assert one == other
 
 
 def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:

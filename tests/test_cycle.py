@@ -3,7 +3,10 @@
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from ltl.experiment import Experiment
 from ltl.masks import density, kept
 from ltl.results import TIME_COLUMNS, read_status, read_table
 from ltl.tickets import load
+from ltl.training import module
 from ltl.training.module import MaskedTraining
 
 Launch = Callable[..., Path]
@@ -414,6 +418,30 @@ def test_a_run_cut_into_pieces_ends_as_a_whole_one(launch: Launch, way: str) -> 
     assert pieces == (2 * 3 + 2 if way == "together" else 2 * (2 * 3 + 2 * 2))
     assert rows(folder) == rows(whole)
     assert tickets(folder) == tickets(whole)
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_a_checkpoint_holds_weights_and_moments_once(launch: Launch, tmp_path: Path, trials: int) -> None:
+    """Of each network its parameters, Adam's two moments and the masks in bits: θ₀ is drawn again from its seed."""
+    widths, kib = (64, 300, 100, 10), 1024
+    for _ in range(4):  # evaluations: the last is the first of round 1
+        with suppress(Stopped):
+            launch(f"trials={trials}", "model.widths=[300,100]", "hardware.stop_after=0s", folder="cut")
+    [checkpoint] = tmp_path.glob("cut/checkpoints/*.ckpt")
+    weights = sum(one * two for one, two in pairwise(widths))
+    parameters = weights + sum(widths[1:])
+    assert checkpoint.stat().st_size < trials * (3 * 4 * parameters + weights / 8 + 16 * kib) + 32 * kib
+
+
+def test_the_time_of_a_stack_is_shared_by_its_networks(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the seconds of all rows add up to what was spent; with a clock that ticks at every look."""
+    clock = count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    for trials, way in ((1, "together"), (2, "together"), (4, "together"), (2, "in_turn")):
+        folder = launch(f"trials={trials}", f"hardware.stack={way}", "control=none", folder=f"{trials}-{way}")
+        seconds = [float(row["seconds"]) for row in read_table(folder / "rounds.csv")]
+        spans = 3 * (trials if way == "in_turn" else 1)  # between two evaluations
+        assert seconds == [pytest.approx(spans / trials)] * 3 * trials
 
 
 @pytest.mark.parametrize("way", ["in_turn", "together"])

@@ -1,6 +1,7 @@
 """Precision, memory format and several processes: the same science on other hardware, and the same files."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def test_bf16_leaves_sparse_products_as_they_are(launch: Launch) -> None:
     for left, right in zip(rows(low), rows(full), strict=True):
         assert float(left["test_loss"]) == pytest.approx(float(right["test_loss"]), rel=0.05)
     assert rows(low)[0]["test_loss"] != rows(full)[0]["test_loss"]
+
+
+def test_what_is_compiled_trains_the_same(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that `torch.compile` is given, by its backend that writes no kernels, in masked rounds as well."""
+    graphs: list[int] = []
+
+    def counted(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
+    plain = launch(*RESNET, folder="plain", tiny=False)
+    assert not graphs
+    compiled = launch(*RESNET, "hardware.compile=true", folder="compiled", tiny=False)
+    assert graphs
+    assert rows(compiled) == rows(plain)
+    assert tickets(compiled) == tickets(plain)
 
 
 def test_channels_last_changes_no_draw(launch: Launch) -> None:
