@@ -39,6 +39,10 @@ def list_of(each: Callable[[Any], bool], words: str, *, least: int = 0) -> Allow
     )
 
 
+def either(one: Allowed, other: Allowed) -> Allowed:
+    return Allowed(lambda value: one.test(value) or other.test(value), f"{one.words}, or {other.words}")
+
+
 def or_null(allowed: Allowed, meaning: str) -> Allowed:
     return Allowed(lambda value: value is None or allowed.test(value), f"{allowed.words}, or null {meaning}")
 

@@ -12,6 +12,7 @@ from ltl import lengths
 from ltl.allowed import (
     Allowed,
     choice,
+    either,
     is_density,
     is_duration,
     is_length,
@@ -201,6 +202,7 @@ _TWO = Allowed(
     lambda value: isinstance(value, list) and len(value) == 2 and all(map(_SETTINGS.test, value)),
     "two settings, such as [{pruner.name: imp}, {pruner.name: rigl}]",
 )
+_DENSITIES = list_of(is_density, "fractions between 0 and 1, or pairs of one for each side", least=1)
 _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
     "sentence": _TEXT,
     "quantity": choice("accuracy", "end_accuracy", "best_accuracy", "sampled_accuracy"),
@@ -212,10 +214,7 @@ _COMPARISON: dict[str, Allowed] = {  # an entry of claim.comparisons
         lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_text, value)),
         "two names of arms, such as [ticket, reinit]",
     ),
-    "densities": or_null(
-        list_of(is_density, "fractions between 0 and 1, or pairs of one for each side", least=1),
-        "for all that both measured",
-    ),
+    "densities": or_null(either(_DENSITIES, choice("last")), "for all that both measured"),
 }
 _REACH: dict[str, Allowed] = {  # an entry of claim.reach
     "sentence": _TEXT,

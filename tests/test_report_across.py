@@ -225,6 +225,20 @@ def test_two_densities_of_one_setting_are_compared(tmp_path: Path) -> None:
     assert [row[4] for row in table.rows] == ["80.0 − 64.0", "64.0 − 80.0", ""]
 
 
+def test_masks_whose_density_is_an_outcome_are_compared_by_their_last_rounds(tmp_path: Path) -> None:
+    """A at 64% against B at 80%: 96.5 − 97.0, 95.5 − 96.5 and 96.9 − 97.0; no density is common to both."""
+    short = {"a": A, "b": [trial[:2] for trial in B]}
+    last, both = sweep(tmp_path, [{**ORDER, "densities": "last"}, {**ORDER, "densities": [0.64]}], short)
+    assert last.densities == [pytest.approx((0.64, 0.8))]
+    assert (last.difference.n, 100 * last.difference.mean) == (3, pytest.approx((-0.5 - 1.0 - 0.1) / 3))
+    assert both.words() == "not measured (not at these densities on both sides)"
+    table = across(studies([load(run) for run in find_runs([tmp_path])]))[0].table
+    assert table is not None
+    assert [row[4] for row in table.rows] == ["64.0 − 80.0", ""]
+    [dense] = sweep(tmp_path / "dense", [{**ORDER, "densities": "last"}], {"a": A, "b": [trial[:1] for trial in B]})
+    assert dense.words() == "not measured (not at these densities on both sides)"
+
+
 def test_other_initialisations_are_compared_by_welchs_test(tmp_path: Path) -> None:
     """As those of networks of other widths must be: by the means of each trial over both densities."""
     order, equal = sweep(tmp_path, [ORDER, EQUAL], config={"b": {"seed": 50}})
@@ -337,7 +351,8 @@ def test_the_joint_report_shows_the_table_and_that_of_one_job_does_not(
         ({"densities": [20]}, "densities=[20] is not possible: it must be a list of fractions between 0 and 1"),
         ({"densities": []}, "densities=[] is not possible"),
         ({"densities": [[0.5, 0.2, 0.1]]}, "densities=[[0.5, 0.2, 0.1]] is not possible"),
-        ({"densities": [[0.5, 1]]}, "or pairs of one for each side"),
+        ({"densities": [[0.5, 1]]}, "or pairs of one for each side, or last, or null for all that both measured"),
+        ({"densities": "first"}, "densities=first is not possible"),
         ({"densities": [[0.5, [0.2, 0.1]]]}, "densities=[[0.5, [0.2, 0.1]]] is not possible"),
         ({"better": "rigl"}, "better=rigl is not possible: it must be settings by key"),
         ({"sentence": ""}, "sentence= is not possible"),

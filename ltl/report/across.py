@@ -159,6 +159,8 @@ def _rounds(first: Sequence[RoundRow], second: Sequence[RoundRow], claimed: Clai
     ours, theirs = (set(rounds_of(rows, arm)) - {0} for rows, arm in zip((first, second), claimed.arms, strict=True))
     if claimed.densities is None:
         return [(one, other) for one, other in common_rounds(first, second) if one in ours and other in theirs]
+    if claimed.densities == "last":
+        return [(max(ours), max(theirs))] if ours and theirs else []
     nearest = [
         (nearest_round(first, "ticket", one), nearest_round(second, "ticket", other))
         for one, other in claimed.densities

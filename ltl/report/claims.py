@@ -20,7 +20,7 @@ class Claimed:
 
     `says`: the first is `better`, both are `equal` within the margin, or the question is `open`. `arms` are those of
     the two that are compared. `densities` are fractions, of the first and of the second; None is every density below 1
-    that both measured.
+    that both measured, "last" that of either's last round, whatever it is.
     """
 
     sentence: str
@@ -29,7 +29,7 @@ class Claimed:
     second: Mapping[str, Any]
     says: Says
     arms: tuple[str, str]
-    densities: Sequence[tuple[float, float]] | None
+    densities: Sequence[tuple[float, float]] | Literal["last"] | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def _claimed(entry: Mapping[str, Any]) -> Claimed:
     quantity = AT_ROUND[entry["quantity"]]
     one, other = entry.get("arms", ("ticket", "ticket"))
     given = entry.get("densities")
-    densities = given and [(each[0], each[1]) if isinstance(each, list) else (each, each) for each in given]
+    densities: Sequence[tuple[float, float]] | Literal["last"] | None = given
+    if given is not None and given != "last":
+        densities = [(each[0], each[1]) if isinstance(each, list) else (each, each) for each in given]
     return Claimed(entry["sentence"], quantity, first, second, says, (one, other), densities)
 
 
