@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,24 +94,33 @@ class Clock:
 
 def ltl_run(root: Path, *overrides: str, folder: Path | None = None) -> dict[str, float]:
     """Train through ltl: steps a second of training, and with all that is not evaluation; shares of the whole time."""
-    import ltl.callbacks.record as record
     from ltl import build, fit, resume
+    from ltl.callbacks import record
     from ltl.callbacks.checkpoint import IntervalCheckpoint
     from ltl.callbacks.progress import RunProgress
     from ltl.callbacks.prune_rewind import PruneRewind
     from ltl.run import CONF
+    from ltl.training import search
 
     folder = folder or Path(tempfile.mkdtemp(dir=root))
     fixed = (f"dataset.root={root}", "dataset.verify=false", "control=none", "trials=1")
     built = build.experiment(resume.composed([*fixed, *overrides], CONF), folder, hardware_number=0)
     evaluating = Clock()
-    keeping = Clock(less=evaluating)
-    with (
-        evaluating.on(record, "evaluate"),
-        keeping.on(record.Record, "_finish"),
-        keeping.on(PruneRewind, "_next_round"),
-        keeping.on(IntervalCheckpoint, "on_train_epoch_end"),
-    ):
+    keeping, pruning, hashing, saving, checking = (Clock(less=evaluating) for _ in range(5))
+    timed = (
+        (evaluating, record, "evaluate"),
+        (pruning, PruneRewind, "_next_round"),
+        (hashing, record, "mask_sha256"),
+        (hashing, search, "tensors_sha256"),
+        (saving, fit, "save"),
+        (checking, IntervalCheckpoint, "on_train_epoch_end"),
+        (keeping, record.Record, "_finish"),
+        (keeping, PruneRewind, "_next_round"),
+        (keeping, IntervalCheckpoint, "on_train_epoch_end"),
+    )
+    with ExitStack() as clocks:
+        for clock, owner, name in timed:
+            clocks.enter_context(clock.on(owner, name))
         begun = time.perf_counter()
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         wall = time.perf_counter() - begun
@@ -121,6 +130,10 @@ def ltl_run(root: Path, *overrides: str, folder: Path | None = None) -> dict[str
         "training": steps / sum(float(row["seconds"]) for row in rows),
         "all but evaluation": steps / (wall - evaluating.seconds),
         "prune, rewind, records, ticket, checkpoint": keeping.seconds / (wall - evaluating.seconds),
+        "prune and rewind": pruning.seconds / (wall - evaluating.seconds),
+        "hashes": hashing.seconds / (wall - evaluating.seconds),
+        "tickets": saving.seconds / (wall - evaluating.seconds),
+        "checkpoints": checking.seconds / (wall - evaluating.seconds),
         "evaluation": evaluating.seconds / wall,
     }
 
@@ -197,10 +210,11 @@ def compare(name: str, hand: Callable[[], float], ours: Callable[[], dict[str, f
             f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
             flush=True,
         )
-    for what in ("prune, rewind, records, ticket, checkpoint", "evaluation"):
-        print(
-            f"{name}, {what}: {statistics.median(measured[what] for _, measured in pairs):.2%} of the time", flush=True
-        )
+    shares = {what: statistics.median(measured[what] for _, measured in pairs) for what in list(pairs[0][1])[2:]}
+    parts = ", ".join(f"{what} {shares.pop(what):.2%}" for what in list(shares)[1:-1])
+    for what, share in shares.items():
+        print(f"{name}, {what}: {share:.2%} of the time", flush=True)
+    print(f"{name}, of these: {parts}", flush=True)
 
 
 def lenet(root: Path, scale: int) -> None:
@@ -223,7 +237,7 @@ def cores(root: Path, scale: int) -> None:
     steps = 2000 // scale
     ratios = []
     for _ in range(REPEATS):
-        speeds = {kind: sum(side_by_side(kind, root, steps)) for kind in ("loop", "stack")}
+        speeds = {kind: sum(side_by_side([kind, kind], root, steps)) for kind in ("loop", "stack")}
         ratios.append(speeds["stack"] / speeds["loop"])
     print(
         f"LeNet-300-100, batch 60, stacks of 8 in two processes: {statistics.median(ratios):.3f} of two loops side by "
@@ -232,11 +246,21 @@ def cores(root: Path, scale: int) -> None:
     )
 
 
-def side_by_side(kind: str, root: Path, steps: int) -> list[float]:
-    """Run two processes at once and return what each printed last."""
-    command = [sys.executable, __file__, "--child", kind, "--root", str(root), "--steps", str(steps)]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+def side_by_side(kinds: Sequence[str], root: Path, steps: int) -> list[float]:
+    """Run processes at once and return what each printed last."""
+    command = [sys.executable, __file__, "--root", str(root), "--steps", str(steps), "--child"]
+    children = [subprocess.Popen([*command, kind], stdout=subprocess.PIPE, text=True) for kind in kinds]
     return [float(child.communicate()[0].split()[-1]) for child in children]
+
+
+def paper(root: Path, scale: int) -> None:
+    """The paper's LeNet experiment, rounds 0 to 16 of five trials in two processes, by a fraction of its steps."""
+    steps = 1000 // scale
+    minutes = max(side_by_side(["paper-3", "paper-2"], root, steps)) * 50_000 / steps / 60
+    print(
+        f"the paper's LeNet experiment: {minutes:.1f} min in two processes, by proportion from {steps} of 50000 steps",
+        flush=True,
+    )
 
 
 def sparse(root: Path, scale: int) -> None:
@@ -383,11 +407,12 @@ def resnet(root: Path, scale: int) -> None:
 
 def memory(root: Path, scale: int) -> None:
     """Peak memory against the loop's, and how it grows with trials."""
-    sizes = {kind: peak("--child", kind, "--root", str(root)) for kind in ("memory-loop", "memory-1", "memory-8")}
-    ratio, slope = sizes["memory-1"] / sizes["memory-loop"], (sizes["memory-8"] - sizes["memory-1"]) / 7
+    hand = peak("--child", "memory-loop", "--root", str(root))
+    sizes = {trials: peak("--child", f"memory-{trials}", "--root", str(root)) for trials in (1, 2, 4, 8)}
+    ratio, slope = sizes[1] / hand, statistics.linear_regression(list(sizes), list(sizes.values())).slope
     print(
-        f"peak memory on MNIST: ltl {sizes['memory-1']:.0f} MB, loop {sizes['memory-loop']:.0f} MB, ratio {ratio:.2f}; "
-        f"each further trial of a stack {slope:.1f} MB",
+        f"peak memory on MNIST: ltl {sizes[1]:.0f} MB, loop {hand:.0f} MB, ratio {ratio:.2f}; stacks of 2, 4 and 8 "
+        f"{sizes[2]:.0f}, {sizes[4]:.0f} and {sizes[8]:.0f} MB: {slope:.1f} MB a trial",
         flush=True,
     )
 
@@ -466,7 +491,9 @@ def gpu(root: Path, scale: int) -> None:
     stacked("gpu_bf16", "false", 10)
 
 
-PARTS = {part.__name__: part for part in (lenet, stack, cores, sparse, inputs, rule, scores, resnet, memory, gpu)}
+PARTS = {
+    part.__name__: part for part in (lenet, stack, cores, paper, sparse, inputs, rule, scores, resnet, memory, gpu)
+}
 
 
 def child(kind: str, root: Path, steps: int) -> None:
@@ -475,6 +502,11 @@ def child(kind: str, root: Path, steps: int) -> None:
         print(lenet_loop(root, 60, 2 * steps))
     elif kind == "stack":
         print(ltl_run(root, "dataset=mnist", "trials=8", f"length={steps}it", "pruner.rounds=0")["training"])
+    elif kind.startswith("paper"):
+        folder = Path(tempfile.mkdtemp(dir=root))
+        fixed = ("dataset=mnist", "eval_every=100it", f"length={steps}it", "pruner.rounds=16")
+        ltl_run(root, *fixed, f"trials={kind[-1]}", folder=folder)
+        print(sum(float(row["seconds"]) + float(row["eval_seconds"]) for row in read_table(folder / "rounds.csv")))
     else:
         if kind == "memory-loop":
             lenet_loop(root, 60, 500)
