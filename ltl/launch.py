@@ -119,11 +119,11 @@ def _close(folder: Path, *, brief: bool) -> None:
 
 def train(cfg: DictConfig, folder: Path, console: Console) -> None:
     """Train what `folder` does not hold yet; `status.json` says how it went."""
-    began = time.monotonic()
     if rank() != 0:
         built = build.experiment(cfg, folder, hardware_number=0)
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
         return
+    began = time.monotonic()
     with lock(folder):
         one = _Run(cfg, build.experiment(cfg, folder, hardware_number=0))
         one.check_alone()

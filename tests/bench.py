@@ -411,7 +411,7 @@ def memory(root: Path, scale: int) -> None:
     hand = peak("--child", "memory-loop", "--root", str(root))
     sizes = {trials: peak("--child", f"memory-{trials}", "--root", str(root)) for trials in (1, 2, 16, 32, 48)}
     ratio = sizes.pop(1) / hand
-    slope = (sizes[48] - sizes[16]) / 32  # a small stack takes less than reading the data did
+    slope = (sizes[48] - sizes[16]) / 32  # making the data ready takes more than a small stack does
     print(
         f"peak memory on MNIST: loop {hand:.0f} MB, ltl {ratio:.2f} of it; stacks of "
         f"{', '.join(f'{trials}: {size:.0f} MB' for trials, size in sizes.items())}; from 16 on {slope:.1f} MB a trial",
