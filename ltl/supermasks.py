@@ -5,8 +5,9 @@ network is reduced by itself. What goes forward is exact; what goes back to the 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -201,8 +202,7 @@ def _with_gradient(value: Tensor, scores: Tensor, gradient: Callable[[Tensor], T
 def _binary(theta: Tensor, scores: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return sign θ where |s| is among the `counts` largest, and the mean |θ| there; 0 for a layer without weights."""
     kept = largest(_signs(theta), scores, counts)
-    sizes = theta.new_tensor(counts).clamp(min=1).view(-1, *(1,) * (theta.dim() - 1))
-    return kept, _summed(kept * theta) / sizes
+    return kept, _summed(kept * theta) / _summed(kept.abs()).clamp(min=1)
 
 
 def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
@@ -212,10 +212,11 @@ def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
     """
     values, scores = values.detach(), scores.detach()
     kept = torch.empty_like(values)
+    if scores.is_cuda:
+        for start, stop, count in _runs(counts):
+            torch.mul(values[start:stop], marked(scores[start:stop], count), out=kept[start:stop])
+        return kept
     for value, score, mine, count in zip(values, scores, kept, counts, strict=True):
-        if score.is_cuda:
-            mine.copy_(value * _marked(score.abs(), count))
-            continue
         least, surplus = _threshold(score, count)
         below = float(np.nextafter(least, least.dtype.type(-1))) if least else -1.0  # not −10⁻⁴⁵, which may be flushed
         _aten.hardshrink_backward.grad_input(
@@ -237,14 +238,14 @@ def shares(scores: Sequence[Tensor], count: int, *, allow_empty: bool) -> list[i
     sizes = [score.numel() for score in scores]
     counts: list[int]
     if flat.is_cuda:
-        parts = torch.split(_marked(flat.abs(), count), sizes)
+        parts = torch.split(marked(flat.unsqueeze(0), count)[0], sizes)
         counts = torch.stack([torch.count_nonzero(part) for part in parts]).tolist()
     else:
         least, surplus = _threshold(flat, count)
-        marked = np.abs(flat.numpy()) >= least
+        mask = np.abs(flat.numpy()) >= least
         if surplus:
-            marked[np.flatnonzero(np.abs(flat.numpy()) == least)[:surplus]] = False
-        counts = [int(np.count_nonzero(part)) for part in np.split(marked, np.cumsum(sizes)[:-1])]
+            mask[np.flatnonzero(np.abs(flat.numpy()) == least)[:surplus]] = False
+        counts = [int(np.count_nonzero(part)) for part in np.split(mask, np.cumsum(sizes)[:-1])]
     if allow_empty or all(counts) or not any(counts):
         return counts
     rest = [score for score, own in zip(scores, counts, strict=True) if own]
@@ -264,14 +265,25 @@ def _threshold(score: Tensor, count: int) -> tuple[Any, int]:
     return sizes[below : below + 1].view(flat.dtype)[0], int(np.count_nonzero(sizes[:below] == sizes[below]))
 
 
-def _marked(size: Tensor, count: int) -> Tensor:
-    """Mark the `count` largest of `size`, without waiting for the device."""
+def marked(scores: Tensor, count: int) -> Tensor:
+    """Mark the `count` largest |s| of each network in `scores` (R, *shape), without waiting for the device."""
     if count == 0:
-        return torch.zeros_like(size, dtype=torch.bool)
-    least = _in_memory(size).kthvalue(size.numel() - count + 1).values
-    mask, ties = size >= least, (size == least).flatten()
-    surplus = torch.count_nonzero(mask) - count
-    return mask & ~(ties & (ties.cumsum(0) <= surplus)).view_as(size)
+        return torch.zeros_like(scores, dtype=torch.bool)
+    sizes = scores.abs().flatten(1)
+    least = sizes.topk(count, sorted=False).values.amin(1, keepdim=True)
+    mask, ties = sizes >= least, sizes == least
+    surplus = torch.count_nonzero(mask, 1).unsqueeze(1) - count
+    ranks = ties.flatten().cumsum(0).view_as(ties)  # through all rows: for each by itself it takes longer on a GPU
+    return (mask & ~(ties & (ranks - ranks[:, :1] + ties[:, :1] <= surplus))).view(scores.shape)
+
+
+def _runs(counts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield first, end and count of neighbours that keep the same number."""
+    start = 0
+    for count, run in groupby(counts):
+        stop = start + len(list(run))
+        yield start, stop, count
+        start = stop
 
 
 def _in_memory(tensor: Tensor) -> Tensor:

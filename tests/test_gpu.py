@@ -17,14 +17,17 @@ Launch = Callable[..., Path]
 # Learning rates that float32 holds exactly: a recorded step reads its rate from a float32 on the device.
 LENET = ("length=60it", "eval_every=20it", "trials=3", "control=[reinit]", "draws=2", "optimizer.lr=0.0009765625")
 SMALL = (*RESNET, "length=24it", "eval_every=12it", "trials=2", "optimizer.lr=0.0625", "hardware.deterministic=true")
+GRADUAL = ("pruner.rate=0.6", "pruner.schedule.prunings=4", "pruner.schedule.end=0.5")
 KINDS = {
     "lenet": LENET,
     "lenet-sgd": (*LENET, "optimizer=sgd", "optimizer.lr=0.0625", "clip=1.0"),
     "frozen-fill": (*LENET, "pruner=zhou_freeze_init"),
     "edge-popup": (*LENET, "pruner=edge_popup", "pruner.rounds=2"),
+    "binary-gradual": (*LENET, "pruner=multi_prize_gradual", "pruner.rounds=2", *GRADUAL),
     "one-threshold": (*LENET, "pruner=multi_prize_global", "pruner.rounds=2"),
     "probabilities": (*LENET, "pruner=zhou_supermask_rescaled", "pruner.rounds=2"),
     "resnet": SMALL,
+    "resnet-edge-popup": (*SMALL, "pruner=edge_popup", "pruner.rounds=2"),
     "resnet-bf16": (*SMALL, "hardware.precision=bf16-mixed", "hardware.memory_format=channels_last"),
 }
 

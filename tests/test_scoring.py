@@ -87,7 +87,7 @@ def test_one_threshold_is_found_again_at_every_step(make: "partial[nn.Module]", 
             masks = {name: torch.from_numpy(mask) for name, mask in selected(own, pooled, total).items()}
             assert sum(int(masks[name].sum()) for name in pooled) == total
             seen.add(tuple(int(mask.sum()) for mask in masks.values()))
-            found = scores.found(number)
+            found = scores.found()[number]
             assert all(torch.equal(found[name].mask, masks[name] > 0) for name in names)
             weights = {name: effective(theta[name], masks[name], estimator).requires_grad_() for name in names}
             alone = functional_call(networks[number], {**theta, **weights}, (inputs[number],))

@@ -372,8 +372,7 @@ def test_the_density_falls_by_the_cubic_while_scores_train(
 
     def watched(self: MaskedTraining, *given: Any) -> torch.Tensor:
         if searches and (scores := searches[-1].scores):
-            masks = [scores.found(number) for number in range(2)]
-            seen.append([{name: int(one.mask.sum()) for name, one in mine.items()} for mine in masks])
+            seen.append([{name: int(one.mask.sum()) for name, one in mine.items()} for mine in scores.found()])
         return step(self, *given)
 
     monkeypatch.setattr(TrainScores, "__init__", made)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ltl.masks import Tensors
 from ltl.pruning.allocation import Target, global_pool, lowest
 from ltl.rng import generator
-from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, Ternary, _marked, largest, shares
+from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator, Ternary, largest, marked, shares
 
 SHAPES = [(7, 5), (4, 3, 3, 2)]
 ESTIMATORS: dict[str, Estimator] = {
@@ -138,9 +138,9 @@ def test_counts_are_exact_and_ties_go_by_index(layout: str, flushed: bool) -> No
         wanted = [0, int(torch.randint(1, whole, (), generator=source)), whole]
         scores = sizes * torch.randint(0, 2, sizes.shape, generator=source).mul(2).sub(1)
         masks = largest(torch.ones_like(sizes), scores, wanted)
-        for size, mask, count in zip(sizes, masks, wanted, strict=True):
+        for number, (size, mask, count) in enumerate(zip(sizes, masks, wanted, strict=True)):
             assert int(mask.sum()) == count
-            assert torch.equal(_marked(size, count), mask == 1)  # as on a GPU
+            assert torch.equal(marked(scores, count)[number], mask == 1)  # as on a GPU
             assert torch.equal(mask == 0, lowest(size, torch.ones_like(size, dtype=torch.bool), whole - count))
 
 

@@ -120,8 +120,8 @@ class TrainScores(pl.Callback):
                     tensor.copy_(member.current.theta[name])
         fresh = [member.fresh for member in self.members]
         self.module = pl_module
-        pl_module.graph = False  # that a selection can be recorded and played back has not been tried
         shared = pool_of(self.members[0].pruner, self.members[0].current.masks)
+        pl_module.graph = pl_module.graph and shared is None  # sharing out waits for the device after every step
         self.scores = Scores(pl_module.stack, self.scoring, fresh, self._counts(0), shared)
         if self.scores.draws:
             pl_module.before_step = self._draw
@@ -161,8 +161,8 @@ class TrainScores(pl.Callback):
         module.stack.eval()
         with trainer.precision_plugin.forward_context():
             sampled = self._sampled(module, scores)
-        for number, (member, now) in enumerate(zip(self.members, module.networks(), strict=True)):
-            member.take(scores.found(number), now, sampled[number])
+        for member, found, now, mine in zip(self.members, scores.found(), module.networks(), sampled, strict=True):
+            member.take(found, now, mine)
         module.stack.train()
 
     def state_dict(self) -> dict[str, Any]:
@@ -192,8 +192,8 @@ class TrainScores(pl.Callback):
 
     def _look(self) -> None:
         assert self.scores is not None
-        for number, member in enumerate(self.members):
-            member.look({name: one.mask for name, one in self.scores.found(number).items()})
+        for member, found in zip(self.members, self.scores.found(), strict=True):
+            member.look({name: one.mask for name, one in found.items()})
 
     def _draw(self, *keys: int | str) -> None:
         assert self.scores is not None

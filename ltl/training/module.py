@@ -70,7 +70,9 @@ class MaskedTraining(pl.LightningModule):
         self.graph = graph  # optimiser steps are recorded and played back, where they can be
         self.sparse_below = sparse_below  # the density from which on perceptrons train by sparse products
         self.position: Position = (0, timeline.first[0])
-        self.before_step: Callable[[int], None] | None = None  # draws what the optimiser step that is due takes
+        self.before_step: Callable[[int], None] | None = (
+            None  # draws what the optimiser step that is due takes, in fixed memory
+        )
         self.lr_held = False  # the learning rate stays at the schedule's last value
         self.seconds = 0.0  # training alone, since reset by whoever records it
         self.interval_loss = torch.zeros(len(networks))  # summed on the device since the last evaluation
@@ -183,8 +185,7 @@ class MaskedTraining(pl.LightningModule):
         """Look up once what every step asks."""
         self._rank, self._processes = self.trainer.global_rank, self.trainer.world_size
         self._autocast = "mixed" in str(self.trainer.precision)
-        draws = self.stack.draws or self.before_step is not None
-        alone = self._processes == 1 and not draws  # a draw or an exchange within a step is not played back
+        alone = self._processes == 1 and not self.stack.draws  # an exchange or a draw within a step is not played back
         self._graphs = self.graph and alone and not self.sparse_inputs and all(map(recordable, self.trainer.optimizers))
 
     def forget_lr(self) -> None:

@@ -180,9 +180,10 @@ class Scores:
         for layer in self._layers.values():
             layer.sampled = sampled
 
-    def found(self, number: int) -> dict[str, Found]:
-        """Return what the scores of one network say, by name."""
-        return {name: layer.found(self._stack.original(name)).of(number) for name, layer in self._layers.items()}
+    def found(self) -> list[dict[str, Found]]:
+        """Return what the scores of each network say, by name."""
+        found = {name: layer.found(self._stack.original(name)) for name, layer in self._layers.items()}
+        return [{name: one.of(number) for name, one in found.items()} for number in range(self._stack.size)]
 
     def draw(self, seeds: Sequence[int]) -> None:
         """Draw 16 bits for every weight of each network from a generator of its seed."""
