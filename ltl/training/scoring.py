@@ -104,11 +104,14 @@ class Scored(nn.Module):
     In evaluation these are of the mask that is kept, unless `sampled`.
     """
 
+    draws: Tensor | None  # 16 bits for each score, drawn anew before every step; moves with the scores
+
     def __init__(self, estimator: Estimator, scores: Tensor, counts: Sequence[int], *, turned: bool) -> None:
         super().__init__()
         self.scores = nn.Parameter(scores)
         self.estimator, self.counts, self.turned = estimator, list(counts), turned
-        self.draws: Tensor | None = torch.zeros_like(scores, dtype=torch.int16) if estimator.draws else None
+        draws = torch.zeros_like(scores, dtype=torch.int16) if estimator.draws else None
+        self.register_buffer("draws", draws, persistent=False)
         self.sampled = False
 
     def forward(self, theta: Tensor) -> Tensor:
