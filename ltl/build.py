@@ -302,10 +302,13 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def used_hardware(cfg: DictConfig) -> dict[str, Any]:
-    """Return the hardware settings and the device that they mean here."""
+    """Return the hardware settings by which is computed, and the device that they mean here."""
     device = _device(cfg.hardware.accelerator)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    return {**plain(cfg.hardware), "device": name, "cores": os.cpu_count()}
+    settings = {
+        key: value for key, value in plain(cfg.hardware).items() if key not in ("stop_after", "checkpoint_every")
+    }
+    return {**settings, "device": name, "cores": os.cpu_count()}
 
 
 def status(built: Experiment) -> dict[str, Any]:

@@ -167,9 +167,9 @@ class _Run:
         self.cfg, self.folder = cfg, built.folder
         cfg.hardware.stack = "together" if built.together() else "in_turn"  # a resume goes on in the same way
         before = read_status(self.folder) if (self.folder / "status.json").exists() else {}
-        used = before.get("hardware", [])
-        if not used or used[-1] != build.used_hardware(cfg):
-            used = [*used, build.used_hardware(cfg)]
+        used, now = before.get("hardware", []), build.used_hardware(cfg)
+        if not used or any(used[-1].get(key) != value for key, value in now.items()):
+            used = [*used, now]
         self.built = replace(built, hardware_number=len(used) - 1)
         self.beside: list[str] = before.get("beside", [])  # the jobs of its sweep that it trains with
         self.known: dict[str, Any] = {**build.status(self.built), "hardware": used}

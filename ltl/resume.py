@@ -47,6 +47,8 @@ def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictCon
             continue
         if key == "pruner.rounds" and wanted[key] >= kept[key]:
             stored.pruner.rounds = wanted[key]
+        elif key in _STAY and not any(one.lstrip("+").startswith(f"{key}=") for one in changes(arguments)):
+            continue  # another option of hardware says so, and it is kept as it was
         elif (key in _STAY or key.split(".")[0] not in schema.MAY_CHANGE) and wanted.get(key) != kept.get(key):
             raise LtlError(
                 f"{key}={wanted.get(key)} differs from the run in {folder}, which has {kept.get(key)}: a resume may "

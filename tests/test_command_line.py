@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from ltl import resume, run
 from ltl.overrides import _hydra
-from ltl.results import TIME_COLUMNS, lock, read_status, read_table
+from ltl.results import TIME_COLUMNS, lock, read_config, read_status, read_table
 from ltl.tickets import load
 
 ROOT = CONF.parent
@@ -304,6 +304,7 @@ def test_a_run_is_whole(finished: Path) -> None:
         ),
         (["pruner.rounds=many"], "pruner.rounds=many is not possible: it must be a whole number"),
         (["hardware.threads=0"], "hardware.threads=0 is not possible"),
+        (["hardware=gpu", "hardware.stack_size=9"], "hardware.stack_size=9 differs from the run in runs/first"),
         (["sede=4"], "sede=4 is not possible: there is no key sede. Did you mean seed?"),
     ],
 )
@@ -325,6 +326,14 @@ def test_a_resume_takes_settings_younger_than_the_run(finished: Path, tmp_path: 
     assert resume.configuration(folder, [], CONF).report == {"margin": 0.002, "bars": "interval"}
     assert resume.configuration(folder, [], CONF).model.activation == "relu"
     assert resume.configuration(folder, ["report.bars=range"], CONF).report == {"margin": 0.002, "bars": "range"}
+
+
+def test_a_resume_on_other_hardware_keeps_which_networks_share_a_checkpoint(finished: Path) -> None:
+    """hardware=gpu names another stack_size, for whom it was not asked."""
+    before = read_config(finished / "runs/first").hardware
+    after = resume.configuration(finished / "runs/first", ["hardware=gpu"], CONF).hardware
+    assert (before.accelerator, after.accelerator) == ("cpu", "gpu")
+    assert (before.stack, before.stack_size) == (after.stack, after.stack_size)
 
 
 def test_a_folder_that_another_process_holds_is_refused(finished: Path) -> None:
@@ -499,8 +508,7 @@ def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
     assert branch.returncode == 0, branch.stderr
     for name in ("1-seed-1", "2-seed-2"):
         tables = [read_table(tmp_path / sweep / name / "rounds.csv") for sweep in ("whole", "cut")]
-        apart = (*TIME_COLUMNS, "hardware")  # it was changed: stop_after
-        whole, resumed = ([{**row, **dict.fromkeys(apart)} for row in table] for table in tables)
+        whole, resumed = ([{**row, **dict.fromkeys(TIME_COLUMNS)} for row in table] for table in tables)
         assert whole == resumed
 
 

@@ -76,7 +76,7 @@ def test_a_run_cut_into_pieces_ends_as_a_whole_one(run: Launch, kind: str) -> No
     with pytest.raises(Stopped):
         run(kind, "hardware.stop_after=0s", folder="pieces")
     pieces = run(kind, folder="pieces")
-    assert rows(pieces, "hardware") == rows(whole, "hardware")
+    assert rows(pieces) == rows(whole)
     assert tickets(pieces) == tickets(whole)
 
 

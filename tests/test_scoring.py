@@ -14,8 +14,8 @@ from ltl import build
 from ltl.errors import LtlError
 from ltl.masks import Tensors, prunable
 from ltl.models.stack import Stack
-from ltl.supermasks import Binary, EdgePopup, Estimator
-from ltl.training.scoring import Pool, Scores, Scoring
+from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator
+from ltl.training.scoring import Pool, Scored, Scores, Scoring
 
 LR = 0.3
 
@@ -42,6 +42,12 @@ def selected(scores: Tensors, names: list[str], count: int) -> dict[str, np.ndar
     parts = np.split(mask, np.cumsum([scores[name].numel() for name in names])[:-1])
     own = {name: part.reshape(scores[name].shape) for name, part in zip(names, parts, strict=True)}
     return {name: own.get(name, np.ones(score.shape)) for name, score in scores.items()}
+
+
+def test_what_is_drawn_is_where_the_scores_are() -> None:
+    """Before anything was drawn too: networks are looked at before their first step, on the device they moved to."""
+    scored = Scored(Bernoulli(rescale=True), torch.zeros(2, 3, 4), [6, 6], turned=False).to("meta")
+    assert scored(torch.ones(2, 3, 4, device="meta")).device == scored.scores.device == torch.device("meta")
 
 
 @pytest.mark.parametrize("estimator", [EdgePopup(), Binary()])

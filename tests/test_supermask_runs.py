@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_cycle
 import torch
 from conftest import CONF, TINY, composed, train_in
 from omegaconf import OmegaConf
@@ -355,6 +356,17 @@ def test_flips_are_those_between_the_masks_of_two_evaluations(launch: Launch) ->
     flips = [float(row["mask_flips"]) for row in table if row["round"] == "1"]
     assert flips[1:] == [distance(one, other) for one, other in pairwise(found)]
     assert 0 < flips[0] < 1
+
+
+@pytest.mark.parametrize("pruner", ["zhou_supermask_rescaled", "multi_prize_gradual", "multi_prize_global"])
+def test_a_step_that_is_played_back_is_the_step(launch: Launch, pruner: str) -> None:
+    """Draws and counts are read where they lie; on a processor, playing a recorded step back is running it."""
+    rates = ["optimizer.lr=0.0009765625", "pruner.scores.optimizer.lr=0.125"]  # that float32 holds exactly
+    rates.append("pruner.scores.lr_schedule._target_=ltl.training.lr_schedules.constant")
+    fixed = [f"pruner={pruner}", "control=none", "length=20it", "hardware.chunk=7", *rates]
+    played, plain = (launch(*fixed, f"hardware.graph={on}", folder=on) for on in ("true", "false"))
+    assert test_cycle.rows(played) == test_cycle.rows(plain)
+    assert test_cycle.tickets(played) == test_cycle.tickets(plain)
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
