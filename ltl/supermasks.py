@@ -202,7 +202,8 @@ def _with_gradient(value: Tensor, scores: Tensor, gradient: Callable[[Tensor], T
 def _binary(theta: Tensor, scores: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return sign θ where |s| is among the `counts` largest, and the mean |θ| there; 0 for a layer without weights."""
     kept = largest(_signs(theta), scores, counts)
-    return kept, _summed(kept * theta) / _summed(kept.abs()).clamp(min=1)
+    sizes = [theta.new_full((stop - start,), max(count, 1)) for start, stop, count in _runs(counts)]
+    return kept, _summed(kept * theta) / torch.cat(sizes).view(-1, *(1,) * (theta.dim() - 1))
 
 
 def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:

@@ -70,9 +70,7 @@ class MaskedTraining(pl.LightningModule):
         self.graph = graph  # optimiser steps are recorded and played back, where they can be
         self.sparse_below = sparse_below  # the density from which on perceptrons train by sparse products
         self.position: Position = (0, timeline.first[0])
-        self.before_step: Callable[[int], None] | None = (
-            None  # draws what the optimiser step that is due takes, in fixed memory
-        )
+        self.before_step: Callable[[int], None] | None = None  # draws, in fixed memory, what the due step takes
         self.lr_held = False  # the learning rate stays at the schedule's last value
         self.seconds = 0.0  # training alone, since reset by whoever records it
         self.interval_loss = torch.zeros(len(networks))  # summed on the device since the last evaluation
