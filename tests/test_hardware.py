@@ -165,6 +165,18 @@ def test_two_processes_choose_the_same_weights(tmp_path: Path, pruner: str) -> N
     assert not all(mask.all() for mask in after.values())
 
 
+def test_two_processes_draw_the_same_masks(tmp_path: Path, launch: Launch) -> None:
+    """Scores of drawn masks are those that one process finds: the same θ₀ and mask, and losses within 1e-9."""
+    job = (*PAIR, "optimizer=adam", "clip=null", "control=none", "pruner=zhou_supermask", "pruner.rounds=1")
+    done = typed(tmp_path, *job, "hardware=ddp", "hydra.run.dir=two")
+    assert (done.returncode, done.stderr) == (0, "")
+    alone = launch(*job, folder="one", tiny=False)
+    for left, right in zip(rows(alone), rows(tmp_path / "two"), strict=True):
+        assert (left["init_sha256"], left["mask_sha256"]) == (right["init_sha256"], right["mask_sha256"])
+        assert float(left["test_loss"]) == pytest.approx(float(right["test_loss"]), rel=1e-9)
+        assert left["sampled_test_accuracy"] == right["sampled_test_accuracy"]
+
+
 @pytest.mark.slow
 def test_two_processes_go_on_where_they_were(tmp_path: Path, ddp: Path) -> None:
     """Extending equals having asked at once."""

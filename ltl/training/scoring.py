@@ -104,21 +104,19 @@ class Scored(nn.Module):
     In evaluation these are of the mask that is kept, unless `sampled`.
     """
 
-    draws: Tensor | None  # 16 bits for each score, drawn anew before every step; moves with the scores
-
     def __init__(self, estimator: Estimator, scores: Tensor, counts: Sequence[int], *, turned: bool) -> None:
         super().__init__()
         self.scores = nn.Parameter(scores)
         self.estimator, self.counts, self.turned = estimator, list(counts), turned
-        draws = torch.zeros_like(scores, dtype=torch.int16) if estimator.draws else None
-        self.register_buffer("draws", draws, persistent=False)
+        self.draws: Tensor | None = torch.zeros_like(scores, dtype=torch.int16) if estimator.draws else None
         self.sampled = False
 
     def forward(self, theta: Tensor) -> Tensor:
         if not (self.training or self.sampled):
             weights = self.found(theta).weights()
         else:
-            draws = None if self.draws is None else self._natural(self.draws)
+            # Where they are drawn is where the weights are; but a look comes before the first draw.
+            draws = None if self.draws is None else self._natural(self.draws.to(theta.device))
             weights = self.estimator.weights(self._natural(theta), self._natural(self.scores), self.counts, draws)
         return self._natural(weights)
 
