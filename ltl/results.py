@@ -18,7 +18,7 @@ ROUND_COLUMNS = (
     "trial arm draw round density weights_left effective_density train_accuracy train_loss val_accuracy val_loss "
     "test_accuracy test_loss early_stop_step early_stop_censored early_stop_test_accuracy best_test_accuracy steps "
     "total_steps seconds eval_seconds init_sha256 mask_sha256 hardware sampled_test_accuracy sampled_test_accuracy_sd "
-    "bits"
+    "bits mask_step"
 ).split()
 LAYER_COLUMNS = (
     "trial arm draw round layer weights kept density effective_density dead_inputs dead_units sign_flips "

@@ -179,8 +179,9 @@ def test_rigl_is_its_algorithm(ticket: Callable[..., tuple[Ticket, build.Experim
         changed = sum(int((begun.masks[name] & ~found.masks[name]).sum()) for name in WEIGHTS)
         assert changed > 20
         assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
-        row = read_table(built.folder / "rounds.csv")[-1]
+        dense_row, row = read_table(built.folder / "rounds.csv")
         assert (row["steps"], row["total_steps"]) == ("60", "60")
+        assert (dense_row["mask_step"], row["mask_step"]) == ("", "40")  # no replacement, and the last one
 
 
 @pytest.mark.parametrize("pruner", ["rigl", "set"])
@@ -235,7 +236,7 @@ def test_sparse_momentum_is_its_algorithm(ticket: Callable[..., tuple[Ticket, bu
 def test_an_early_bird_is_drawn_when_its_mask_settles(
     ticket: Callable[..., tuple[Ticket, build.Experiment]], way: str
 ) -> None:
-    """Each of two networks at a look of its own, and its mask does not change after that."""
+    """Each of two networks at a look of its own, which its row tells, and its mask does not change after that."""
     fixed = ("pruner=early_bird", *SGD[1:4], f"hardware.stack={way}", "trials=2", "pruner.schedule.every=4")
     _, built = ticket(*fixed, "pruner.schedule.looks=3", "pruner.schedule.distance=0.05", "pruner.schedule.until=0.8")
     steps = []
@@ -246,6 +247,8 @@ def test_an_early_bird_is_drawn_when_its_mask_settles(
         expected = trained_by_hand(built, dense_start, partial(looked_at, looks=[], drawn=drawn), trial)
         assert all(torch.equal(found.masks[name], expected[name]) for name in WEIGHTS)
         steps += drawn
+    rows = [row for row in read_table(built.folder / "rounds.csv") if row["round"] == "1"]
+    assert [row["mask_step"] for row in rows] == [str(step) for step in steps]
     assert steps[0] != steps[1]
     assert max(steps) < 48
 

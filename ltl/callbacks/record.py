@@ -227,6 +227,7 @@ class Record(pl.Callback):
             },
             **_early_stop(curve, length),
             "best_test_accuracy": max(point["test_accuracy"] for point in curve if "test_accuracy" in point),
+            "mask_step": start.mask_step,
             "steps": steps,
             "total_steps": start.search_steps + (0 if start.scored else steps),
             "seconds": module.seconds / len(self.trials),

@@ -74,7 +74,8 @@ class Search:
         start = self._pruned(self.current, position, now)
         if start is self.start:
             return False
-        self.start = self._filled(start, now)
+        step = position[1]
+        self.start = self._filled(replace(start, mask_step=step if step > start.step else None), now)
         return True
 
     def next_round(self, trained: Tensors, *, length: int, first: int) -> None:
@@ -86,7 +87,7 @@ class Search:
         if start.round == 0 and any(event.of_dense for event in self.events):
             self.theta_dense = trained
         end = (start.round, length)
-        start = self._pruned(replace(start, gone={}), end, trained)
+        start = self._pruned(replace(start, gone={}, mask_step=None), end, trained)
         of_dense = any(event.of_dense for event in self.events if (event.round, event.step) == end)
         seen = self.theta_dense if of_dense else trained
         theta = self.pruner.survivors(self._evidence(seen, start, *end, len(self.events)), start.masks)

@@ -35,6 +35,7 @@ class Start:
     search_steps: int  # training steps whose outcome the mask rests on
     gone: dict[str, Quartiles | None] = field(default_factory=dict)  # of |w| by layer: what the last pruning took
     scored: Scored | None = None  # of a supermask
+    mask_step: int | None = None  # at which the mask last changed while this round trained, if it did
 
     def state(self) -> dict[str, Any]:
         """Return the start as tensors (masks as bits) and plain values, for a checkpoint."""
