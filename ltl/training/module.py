@@ -87,7 +87,7 @@ class MaskedTraining(pl.LightningModule):
         self._generators = [torch.Generator(device=device) for _ in networks]
         self._weights: list[nn.Parameter] = []
         self._float_masks: list[Tensor] = []
-        self._fills: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._fills: list[tuple[Tensor, Tensor, Tensor]] = []  # weights, their masks, and what the pruned are held at
         self._densities: list[float] = []
         self._sparse: SparseChain | None = None
         self._graph: StepGraph | None = None
@@ -137,14 +137,17 @@ class MaskedTraining(pl.LightningModule):
             for name, weight in zip(names, self._weights, strict=True)
         ]
         self._fills = []
+        for name, weight, mask in zip(names, self._weights, self._float_masks, strict=True):
+            if any(name in start.fills for start in starts):
+                zeros = torch.zeros_like(starts[0].masks[name], dtype=mask.dtype)
+                held = [start.fills.get(name, zeros) for start in starts]
+                fill = torch.empty_like(mask).copy_(self.stack.laid_out(name, held)).masked_fill_(mask != 0, 0)
+                self._fills.append((weight.detach(), mask, fill))
         with torch.no_grad():
             for start, now in zip(starts, self.networks(), strict=True):
                 for name in names:
-                    pruned, fill = ~start.masks[name], start.fills.get(name)
-                    now[name].masked_fill_(pruned, 0)
-                    if fill is not None:
-                        now[name].copy_(torch.where(pruned, fill, now[name]))
-                        self._fills.append((now[name].detach(), pruned, fill))
+                    now[name].masked_fill_(~start.masks[name], 0)
+        self._fill()
         masks = [start.masks for start in starts]
         possible = self.stack.chain and names and not self._fills and self._processes == 1
         self._densities = [density(mask) for mask in masks] if possible else []
@@ -248,11 +251,15 @@ class MaskedTraining(pl.LightningModule):
             self._clip(self.clip)
         optimizer.step()
         optimizer.zero_grad()
-        for weight, pruned, fill in self._fills:
-            weight.copy_(torch.where(pruned, fill, weight))
+        self._fill()
         if self._autocast:
             torch.clear_autocast_cache()  # it holds low-precision copies of the weights before this step
         return losses.detach()
+
+    def _fill(self) -> None:
+        """Set pruned weights to what they are held at: weight decay would have moved them."""
+        for weight, mask, fill in self._fills:
+            torch.addcmul(fill, weight, mask, out=weight)  # a sixth of the time of `where`, and exact
 
     def _step_graph(self, optimizer: Optimizer) -> StepGraph | None:
         if self._graphs and self._sparse is None and self._graph is None:
