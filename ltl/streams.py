@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-_STREAMS = 16  # most of them; more gained nothing (docs/performance.md)
+STREAMS = 16  # most of them; more gained nothing (docs/performance.md)
 
 
 def beside(calls: Sequence[Callable[[], Tensor]], device: torch.device, read: Sequence[Tensor]) -> list[Tensor]:
@@ -32,4 +32,4 @@ def beside(calls: Sequence[Callable[[], Tensor]], device: torch.device, read: Se
 
 @cache
 def _streams(device: torch.device) -> list[torch.cuda.Stream]:
-    return [torch.cuda.Stream(device) for _ in range(_STREAMS)]  # type: ignore[no-untyped-call]
+    return [torch.cuda.Stream(device) for _ in range(STREAMS)]  # type: ignore[no-untyped-call]

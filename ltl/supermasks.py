@@ -7,12 +7,15 @@ network is reduced by itself. What goes forward is exact; what goes back to the 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ltl.streams import beside
 
 _DRAWN = 2.0**-16  # a draw d of 16 bits with a sign stands for the uniform number ½ + (d + ½)·2⁻¹⁶
 _aten: Any = torch.ops.aten
@@ -213,9 +216,8 @@ def largest(values: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
     """
     values, scores = values.detach(), scores.detach()
     kept = torch.empty_like(values)
-    if scores.is_cuda:
-        for start, stop, count in _runs(counts):
-            torch.mul(values[start:stop], marked(scores[start:stop], count), out=kept[start:stop])
+    if scores.is_cuda:  # one selection is too small to fill a GPU
+        beside([partial(_keep, kept, values, scores, *run) for run in _runs(counts)], scores.device, [values, scores])
         return kept
     for value, score, mine, count in zip(values, scores, kept, counts, strict=True):
         least, surplus = _threshold(score, count)
@@ -276,6 +278,11 @@ def marked(scores: Tensor, count: int) -> Tensor:
     surplus = torch.count_nonzero(mask, 1).unsqueeze(1) - count
     ranks = ties.flatten().cumsum(0).view_as(ties)  # through all rows: for each by itself it takes longer on a GPU
     return (mask & ~(ties & (ranks - ranks[:, :1] + ties[:, :1] <= surplus))).view(scores.shape)
+
+
+def _keep(kept: Tensor, values: Tensor, scores: Tensor, start: int, stop: int, count: int) -> Tensor:
+    """Write into `kept` what `largest` keeps of networks start … stop − 1."""
+    return torch.mul(values[start:stop], marked(scores[start:stop], count), out=kept[start:stop])
 
 
 def _runs(counts: Sequence[int]) -> Iterator[tuple[int, int, int]]:

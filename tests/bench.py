@@ -108,7 +108,8 @@ def ltl_run(root: Path, *overrides: str, folder: Path | None = None) -> dict[str
     evaluating = Clock()
     keeping, pruning, hashing, saving, checking = (Clock(less=evaluating) for _ in range(5))
     timed = (
-        (evaluating, record, "evaluate"),
+        (evaluating, record, "evaluating"),
+        (evaluating, record, "awaited"),
         (pruning, PruneRewind, "_next_round"),
         (hashing, record, "mask_sha256"),
         (hashing, search, "tensors_sha256"),
@@ -472,7 +473,7 @@ def gpu(root: Path, scale: int) -> None:
         ours = partial(ltl_run, root, *resnet, *more)
         compare(f"ResNet-20, batch 128, 16 side by side, hardware={hardware}, graph={graph}", hand, ours)
 
-    stacked("gpu_bf16", "true", 500)
+    stacked("gpu_bf16", "true", 1000)
     begun = time.perf_counter()
     fixed = ("dataset=mnist", "hardware=gpu", "trials=5", f"length={50_000 // scale}it", "eval_every=100it")
     speed = ltl_run(root, *fixed, "pruner.rounds=1")

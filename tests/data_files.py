@@ -75,7 +75,7 @@ def examples(shape: tuple[int, ...], count: int, classes: int, *, seed: int) -> 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
     """Return `array` as a gzipped idx file of unsigned bytes."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return gzip.compress(header + array.tobytes(), mtime=0)
+    return gzip.compress(header + array.tobytes(), compresslevel=1, mtime=0)
 
 
 def files_below(folder: Path) -> Iterator[str]:

@@ -20,6 +20,7 @@ SMALL = (*RESNET, "length=24it", "eval_every=12it", "trials=2", "optimizer.lr=0.
 GRADUAL = ("pruner.rate=0.6", "pruner.schedule.prunings=4", "pruner.schedule.end=0.5")
 KINDS = {
     "lenet": LENET,
+    "lenet-in-pieces": (*LENET, "model.widths=[300,100]"),  # large enough for the optimiser to take it in pieces
     "lenet-sgd": (*LENET, "optimizer=sgd", "optimizer.lr=0.0625", "clip=1.0"),
     "frozen-fill": (*LENET, "pruner=zhou_freeze_init"),
     "edge-popup": (*LENET, "pruner=edge_popup", "pruner.rounds=2"),

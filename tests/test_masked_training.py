@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ltl.datasets.dataset import Dataset, Split
 from ltl.models.dropout import Dropout
-from ltl.training.graph import StepGraph
+from ltl.training import graph as training_graph
+from ltl.training.graph import InPieces, StepGraph
 from ltl.training.module import MaskedTraining, Streams
 from ltl.training.order import DataOrder
 from ltl.training.start import Start
@@ -202,6 +203,40 @@ def test_a_step_that_is_played_back_is_the_step(optimizer: str, clip: float | No
     assert len(played) == STEPS
     for name, tensor in ends[0].items():
         assert torch.equal(tensor, ends[1][name]), name
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_step_in_pieces_is_the_step(
+    optimizer: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters, slots and counts of steps, of two groups with a parameter of less than a piece in each."""
+    monkeypatch.setattr(training_graph, "_PIECE", 50)
+    source = torch.Generator().manual_seed(0)
+    shapes = [(3, 7, 5), (3, 7), (4, 16, 3, 3), (2,)]
+    ends: list[list[Tensor]] = []
+    slots = []
+    for in_pieces in (False, True):
+        source.manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(shape, generator=source, dtype=torch.float64)) for shape in shapes]
+        parameters[2].data = parameters[2].data.contiguous(memory_format=memory_format)
+        whole = partial(OPTIMIZERS[optimizer], fused=True)([{"params": parameters[:2]}, {"params": parameters[2:]}])
+        stepped: torch.optim.Optimizer | InPieces = whole
+        for step in range(6):
+            if in_pieces and step == 2:
+                stepped = InPieces(whole, torch.device("cpu"))
+            for parameter in parameters:
+                gradient = torch.randn(parameter.shape, generator=source, dtype=torch.float64)
+                # Autograd lays a gradient out as its parameter is; the pieces are to bear another layout too.
+                parameter.grad = gradient if stepped is not whole else torch.empty_like(parameter).copy_(gradient)
+            stepped.step()
+            stepped.zero_grad()
+            assert all(parameter.grad is None for parameter in parameters)
+        assert [len(group["params"]) for group in whole.param_groups] == [2, 2]
+        ends.append([parameter.detach() for parameter in parameters])
+        slots.append(whole.state_dict()["state"])
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(slots[1], slots[0], rtol=1e-14, atol=0)
 
 
 def test_only_fused_optimisers_are_played_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from ltl.masks import density
 from ltl.training.module import MaskedTraining
 
 _LINE_EVERY = 10.0  # seconds between plain lines
+_BAR_EVERY = 0.25  # and between descriptions beside the bar
 
 
 class RunProgress:
@@ -22,7 +23,7 @@ class RunProgress:
 
     def __init__(self, *, total_steps: int, console: Console) -> None:
         self.total, self.console, self.done = total_steps, console, 0
-        self.worked, self.begun, self._printed = 0, time.monotonic(), 0.0
+        self.worked, self.begun, self._shown = 0, time.monotonic(), 0.0
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -57,16 +58,16 @@ class RunProgress:
         self.done += steps
         self.bar.advance(self.task, steps)
 
-    def describe(self, text: str) -> None:
-        """Show `text` beside the bar."""
-        self.bar.update(self.task, description=text)
+    def due(self) -> bool:
+        """Return whether something new may be shown."""
+        return time.monotonic() - self._shown >= (_BAR_EVERY if self.console.is_terminal else _LINE_EVERY)
 
-    def line(self, text: str, *, force: bool) -> None:
-        """Print `text` as a line where there is no bar, at most every ten seconds unless forced."""
-        now = time.monotonic()
-        if self.console.is_terminal or (not force and now - self._printed < _LINE_EVERY):
+    def show(self, text: str) -> None:
+        """Show `text` beside the bar, or as a line where there is none."""
+        self._shown = now = time.monotonic()
+        if self.console.is_terminal:
+            self.bar.update(self.task, description=text)
             return
-        self._printed = now
         rate = self.worked / max(now - self.begun, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
         self.console.print(
@@ -101,6 +102,8 @@ class ShowProgress(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Describe what is being trained, with the latest accuracy."""
+        if not self.display.due():
+            return
         record, members = self.record, self.record.cycle.members
         latest = record.latest
         starts = [member.current for member in members]
@@ -121,8 +124,7 @@ class ShowProgress(pl.Callback):
                 ),
             ]
         )
-        self.display.describe(text)
-        self.display.line(text, force=False)
+        self.display.show(text)
 
 
 def _span(values: Sequence[float], word: str, form: str = "") -> str:

@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from ltl.datasets.dataset import Dataset, Split
 from ltl.errors import Diverged
@@ -15,7 +15,7 @@ from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
 from ltl.tickets import bits_of
-from ltl.training.evaluation import evaluate
+from ltl.training.evaluation import awaited, evaluating
 from ltl.training.layers import layer_rows
 from ltl.training.module import Judged, MaskedTraining
 from ltl.training.start import Start
@@ -98,17 +98,23 @@ class Record(pl.Callback):
         """Evaluate every network; at the end of a round also write its records."""
         module = self._module
         assert module is not None
-        if module.device.type == "cuda":
-            begun = time.perf_counter()
-            torch.cuda.synchronize()
-            module.seconds += time.perf_counter() - begun
         begun = time.perf_counter()
+        on_gpu = module.device.type == "cuda"
+        trained = torch.cuda.current_stream(module.device).record_event() if on_gpu else None
+        module.stack.eval()
+        judged = list(module.judged())
+        left = set(range(len(self.trials))) - set(self.lost)
+        with trainer.precision_plugin.forward_context():  # a GPU is given this to do before it has finished training
+            validated = self._judging(judged, module.dataset, module.dataset.validation, left)
+        if trained is not None:
+            trained.synchronize()
+            module.seconds += time.perf_counter() - begun
+            begun = time.perf_counter()
         step = module.position[1] if module.timeline.trains else 0
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
         losses = [one / max(1, module.interval_steps) for one in summed.tolist()]
         module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
         done = self.steps_done + module.position[1] - module.timeline.first[module.position[0]]
-        module.stack.eval()
         self._find_lost(losses, step)
         points: dict[int, Row] = {
             number: {"step": step, "lr": module.lr(), **({"train_loss": loss} if module.timeline.trains else {})}
@@ -118,15 +124,24 @@ class Record(pl.Callback):
         for number, point in points.items():
             if (flips := self.cycle.members[number].mask_flips) is not None:
                 point["mask_flips"] = flips
+        best = {number: min(_losses(self.curves[number]), default=math.inf) for number in points}
+        for number, (loss, accuracy) in _found(validated, points).items():
+            points[number].update(val_loss=loss, val_accuracy=accuracy)
+        ended = module.position[1] == module.timeline.length
+        shown = {
+            number for number in points if ended or min(_losses([points[number]]), default=math.inf) < best[number]
+        }
         with trainer.precision_plugin.forward_context():
-            self._evaluate(module, points)
+            tested = self._judging(judged, module.dataset, module.dataset.test, shown)
+        for number, (loss, accuracy) in _found(tested, shown).items():
+            points[number].update(test_loss=loss, test_accuracy=accuracy)
         self.latest = list(points.values())
         for number, point in points.items():
             self.curves[number].append(point)
             start = self.cycle.members[number].current
             self.log_row(number, {**self._identity(number, start), "total_step": done, **point})
         self.eval_seconds += time.perf_counter() - begun
-        if module.position[1] == module.timeline.length:
+        if ended:
             for logger in trainer.loggers:
                 logger.save()  # a resumed run does not log again what has its rows
             self._finish(module, trainer)
@@ -167,39 +182,22 @@ class Record(pl.Callback):
         if len(self.lost) == len(losses):
             raise Diverged(next(iter(self.lost.values())))
 
-    def _evaluate(self, module: MaskedTraining, points: Mapping[int, Row]) -> None:
-        """Add to each network's point what an evaluation shows, of the test set at the end and at the best so far."""
-        judge = partial(self._judge, list(module.judged()), module.dataset)
-        best = {
-            number: min((point["val_loss"] for point in self.curves[number] if "val_loss" in point), default=torch.inf)
-            for number in points
-        }
-        if len(module.dataset.validation.targets):
-            for number, (loss, accuracy) in judge(module.dataset.validation, points.keys()).items():
-                points[number].update(val_loss=loss, val_accuracy=accuracy)
-        ended = module.position[1] == module.timeline.length
-        lowest = {number for number, point in points.items() if point.get("val_loss", torch.inf) < best[number]}
-        for number, (loss, accuracy) in judge(module.dataset.test, points.keys() if ended else lowest).items():
-            points[number].update(test_loss=loss, test_accuracy=accuracy)
-
-    def _judge(
+    def _judging(
         self, judged: Sequence[Judged], dataset: Dataset, split: Split, wanted: Collection[int]
-    ) -> dict[int, tuple[float, float]]:
-        """Return loss and accuracy on `split` of the networks that are wanted, by number."""
-        found: dict[int, tuple[float, float]] = {}
-        for numbers, networks, form in judged:
-            if not set(numbers).isdisjoint(wanted):
-                batch = max(1, self.eval_batch // len(numbers))
-                results = zip(numbers, evaluate(networks, dataset, split, batch, form=form), strict=True)
-                found |= {number: result for number, result in results if number in wanted}
-        return found
+    ) -> list[tuple[list[int], Tensor]]:
+        """Begin to evaluate those networks on `split`, if it has any examples, that hold one of the wanted."""
+        return [
+            (numbers, evaluating(networks, dataset, split, max(1, self.eval_batch // len(numbers)), form=form))
+            for numbers, networks, form in judged
+            if len(split.targets) and not set(numbers).isdisjoint(wanted)
+        ]
 
     def _finish(self, module: MaskedTraining, trainer: pl.Trainer) -> None:
         """Hand on the rows of a round that has ended, and begin to record the next."""
         begun = time.perf_counter()
         left = set(range(len(self.trials))) - set(self.lost)
         with trainer.precision_plugin.forward_context():
-            trained = self._judge(list(module.judged()), module.dataset, module.dataset.train, left)
+            trained = _found(self._judging(list(module.judged()), module.dataset, module.dataset.train, left), left)
         self.eval_seconds += time.perf_counter() - begun
         networks = module.networks()
         for number, (loss, accuracy) in trained.items():
@@ -243,6 +241,18 @@ class Record(pl.Callback):
         self.rows[number].append(row)
         self.layer_rows[number] += layers
         self.finish(number, start, row, layers, now)
+
+
+def _found(judging: Sequence[tuple[list[int], Tensor]], wanted: Collection[int]) -> dict[int, tuple[float, float]]:
+    """Wait for what was begun, and return loss and accuracy of the networks that are wanted, by number."""
+    found = {
+        number: pair for numbers, results in judging for number, pair in zip(numbers, awaited(results), strict=True)
+    }
+    return {number: pair for number, pair in found.items() if number in wanted}
+
+
+def _losses(curve: Sequence[Row]) -> list[float]:
+    return [point["val_loss"] for point in curve if "val_loss" in point]
 
 
 def _early_stop(curve: Sequence[Row], length: int) -> Row:

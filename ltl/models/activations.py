@@ -33,6 +33,9 @@ class _Sign(torch.autograd.Function):
         return slopes[0] * slope
 
 
+ELEMENTWISE = (Sign, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+
+
 def activation(name: str) -> nn.Module:
     """Return the module called `name`, relu or sign; LtlError for any other."""
     if name == "relu":

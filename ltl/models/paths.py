@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from ltl.errors import LtlError
 from ltl.masks import Masks
-from ltl.models.activations import Sign
+from ltl.models.activations import ELEMENTWISE
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import BATCH_NORM
 
@@ -18,7 +18,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ELEMENTWISE = (
     *BATCH_NORM,
     *(Dropout, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-    *(Sign, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),
+    *ELEMENTWISE,
 )
 _AVERAGE = {nn.MaxPool1d: nn.AvgPool1d, nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}
 _ADAPTIVE_AVERAGE = {

@@ -36,6 +36,8 @@ class ResNet(nn.Sequential):
 
 
 class _Residual(nn.Module):
+    CHANNELWISE = True
+
     def __init__(self, inputs: int, outputs: int, *, stride: int, activation: str) -> None:
         super().__init__()
         self.first = convolution(inputs, outputs, kernel=3, stride=stride)

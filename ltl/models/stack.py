@@ -10,14 +10,14 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from ltl.masks import Tensors
-from ltl.models.activations import Sign
+from ltl.models.activations import ELEMENTWISE
 from ltl.models.dropout import Dropout
 from ltl.models.initialisers import BATCH_NORM
+from ltl.models.merging import mergeable, merged, merged_inputs, separated
 from ltl.sparse_inputs import SparseBatch
 from ltl.streams import beside
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_ELEMENTWISE = (Sign, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
 class Stack(nn.Module):
@@ -26,8 +26,8 @@ class Stack(nn.Module):
     A single network is called as it is, unless it is to give the bits that it gives among others (`stacked`). Several
     have each parameter and buffer stacked to (R, *shape), the weights of linear layers stored as (R, in, out). Chains
     of linear and element-wise layers go through batched products; other networks are called one by one, on a GPU beside
-    one another. Dropout draws from each network's generator in training. `compiled` has `torch.compile` write the
-    kernels of training.
+    one another and, where they have few channels, some as one (`merging`). Dropout draws from each network's generator
+    in training. `compiled` has `torch.compile` write the kernels of training.
     """
 
     def __init__(self, networks: Sequence[nn.Module], *, stacked: bool, compiled: bool) -> None:
@@ -59,6 +59,7 @@ class Stack(nn.Module):
                 if isinstance(module, BATCH_NORM) and module.num_batches_tracked is not None and module.momentum:
                     self._counters.append(f"{path}.num_batches_tracked")  # counted for all at once
                     module.num_batches_tracked = None
+        self._mergeable = 1 if self.plain else mergeable(self.skeleton)
         self._dropouts = [module for module in self.skeleton.modules() if isinstance(module, Dropout)]
         self.chain = is_chain(self.skeleton)
         self.takes_sparse = self.chain and not self.plain and _begins_linear(self.skeleton)
@@ -200,7 +201,9 @@ class Stack(nn.Module):
         return hidden
 
     def _each(self, inputs: Tensor) -> Tensor:
-        parts = {name: self._parts(name, inputs.device.type) for name in self._names if name not in self._counters}
+        size = self._at_once(inputs.device.type)
+        names = [name for name in self._names if name not in self._counters]
+        parts = {name: self._parts(name, inputs.device.type, size) for name in names}
         call = (self._compiled if self.training else None) or self._call
         if self.training and self._counters:
             torch._foreach_add_([getattr(self, _flat(name)) for name in self._counters], 1)
@@ -210,17 +213,31 @@ class Stack(nn.Module):
                 module.generator = self.generators[number]
             state = {name: part[number] for name, part in parts.items()}
             outputs: Tensor = call(state, (inputs[number],))
-            return outputs
+            return outputs.unsqueeze(0)
+
+        def several(number: int) -> Tensor:
+            mine = inputs[number * size : (number + 1) * size]
+            state = {name: merged(part[number], product=name in self._products) for name, part in parts.items()}
+            return separated(call(state, (merged_inputs(mine),)), len(mine))
 
         read = [inputs, *(part[0] for part in parts.values())]
-        return torch.stack(beside([partial(one, number) for number in range(self.size)], inputs.device, read))
+        calls = [partial(one if size == 1 else several, number) for number in range(-(-self.size // size))]
+        return torch.cat(beside(calls, inputs.device, read))
 
-    def _parts(self, name: str, device: str) -> Sequence[Tensor]:
-        """Return the networks' own tensors of one name; what autocast would cast for each is cast for all at once."""
+    def _at_once(self, device: str) -> int:
+        """Return how many networks pass as one: on a processor the zeros between them cost more than they gain."""
+        return min(self.size, self._mergeable) if device == "cuda" else 1
+
+    def _parts(self, name: str, device: str, size: int) -> Sequence[Tensor]:
+        """Return the networks' own tensors of one name, or `size` networks' as one (size, *shape).
+
+        What autocast would cast for each is cast for all at once.
+        """
         whole: Tensor = getattr(self, _flat(name))
         if name in self._products and torch.is_autocast_enabled(device):
             whole = whole.to(torch.get_autocast_dtype(device))
-        return (whole.mT if name in self._linear else whole).unbind()
+        whole = whole.mT if name in self._linear else whole
+        return whole.unbind() if size == 1 else torch.split(whole, size)
 
 
 def _laid_out(tensors: Sequence[Tensor]) -> Tensor:
@@ -233,7 +250,7 @@ def _laid_out(tensors: Sequence[Tensor]) -> Tensor:
 def is_chain(network: nn.Module) -> bool:
     """Return whether `network` is a sequence of linear, element-wise and flattening layers, as a perceptron is."""
     return type(network).forward is nn.Sequential.forward and all(
-        isinstance(module, (nn.Linear, Dropout, *_ELEMENTWISE))
+        isinstance(module, (nn.Linear, Dropout, *ELEMENTWISE))
         or (isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1))
         for module in network.children()
     )

@@ -46,6 +46,8 @@ class WideResNet(nn.Sequential):
 
 
 class _Bottleneck(nn.Module):
+    CHANNELWISE = True
+
     def __init__(self, inputs: int, channels: int, *, widening: int, stride: int, activation: str) -> None:
         super().__init__()
         inner, outputs = channels * widening, channels * _EXPANSION

@@ -13,7 +13,6 @@ from ltl.datasets.dataset import COLUMNS, Dataset, Split, turned
 Form = Literal["rows", "filled", "columns"]
 
 
-@torch.no_grad()
 def evaluate(
     networks: Callable[[Any], Tensor], dataset: Dataset, split: Split, batch: int, *, form: Form
 ) -> list[tuple[float, float]]:
@@ -21,6 +20,12 @@ def evaluate(
 
     `networks` is the function of R networks from inputs in `form` to outputs (R, b, *).
     """
+    return awaited(evaluating(networks, dataset, split, batch, form=form))
+
+
+@torch.no_grad()
+def evaluating(networks: Callable[[Any], Tensor], dataset: Dataset, split: Split, batch: int, *, form: Form) -> Tensor:
+    """Do as `evaluate` does without waiting for the device: return mean losses and accuracies, (2, R)."""
     device = split.inputs.device
     losses, correct = torch.zeros(2, 1, dtype=torch.float64, device=device)
     parts: Sequence[Any]
@@ -38,6 +43,11 @@ def evaluate(
         each = dataset.loss(outputs.flatten(0, 1), shared.flatten(0, 1), reduction="none")
         losses = losses + each.view(len(outputs), -1).sum(1, dtype=torch.float64)
         correct = correct + dataset.correct(outputs, shared)
-    found = (torch.stack([losses, correct]) / len(split.targets)).tolist()  # the one wait for the device
-    shortest = (str(np.float32(accuracy)) for accuracy in found[1])  # the float32 0.94, not 0.9399999976158142
-    return [(loss, float(accuracy)) for loss, accuracy in zip(found[0], shortest, strict=True)]
+    return torch.stack([losses, correct]) / len(split.targets)
+
+
+def awaited(found: Tensor) -> list[tuple[float, float]]:
+    """Wait for what was begun, and return what `evaluate` returns."""
+    losses, accuracies = found.tolist()
+    shortest = (str(np.float32(accuracy)) for accuracy in accuracies)  # the float32 0.94, not 0.9399999976158142
+    return [(loss, float(accuracy)) for loss, accuracy in zip(losses, shortest, strict=True)]

@@ -245,8 +245,9 @@ class MaskedTraining(pl.LightningModule):
         else:
             torch.autograd.backward(losses.sum())
         if self._float_masks and not self._sparse:
-            gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-            torch._foreach_mul_(gradients, self._float_masks)
+            for weight, mask in zip(self._weights, self._float_masks, strict=True):
+                if weight.grad is not None:
+                    weight.grad.mul_(mask)  # one `foreach` for all leaves most of a GPU idle
         if self.clip is not None:
             self._clip(self.clip)
         optimizer.step()
