@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -124,17 +124,9 @@ class Record(pl.Callback):
         for number, point in points.items():
             if (flips := self.cycle.members[number].mask_flips) is not None:
                 point["mask_flips"] = flips
-        best = {number: min(_losses(self.curves[number]), default=math.inf) for number in points}
-        for number, (loss, accuracy) in _found(validated, points).items():
-            points[number].update(val_loss=loss, val_accuracy=accuracy)
         ended = module.position[1] == module.timeline.length
-        shown = {
-            number for number in points if ended or min(_losses([points[number]]), default=math.inf) < best[number]
-        }
         with trainer.precision_plugin.forward_context():
-            tested = self._judging(judged, module.dataset, module.dataset.test, shown)
-        for number, (loss, accuracy) in _found(tested, shown).items():
-            points[number].update(test_loss=loss, test_accuracy=accuracy)
+            self._evaluate(module.dataset, judged, validated, points, ended=ended)
         self.latest = list(points.values())
         for number, point in points.items():
             self.curves[number].append(point)
@@ -181,6 +173,24 @@ class Record(pl.Callback):
                 self.lost.setdefault(number, member.lost)
         if len(self.lost) == len(losses):
             raise Diverged(next(iter(self.lost.values())))
+
+    def _evaluate(
+        self,
+        dataset: Dataset,
+        judged: Sequence[Judged],
+        validated: Sequence[tuple[list[int], Tensor]],
+        points: Mapping[int, Row],
+        *,
+        ended: bool,
+    ) -> None:
+        """Add to each network's point what the evaluation shows, of the test set at the end and at the best so far."""
+        best = {number: min(_losses(self.curves[number]), default=math.inf) for number in points}
+        for number, (loss, accuracy) in _found(validated, points).items():
+            points[number].update(val_loss=loss, val_accuracy=accuracy)
+        lowest = {number for number, point in points.items() if point.get("val_loss", math.inf) < best[number]}
+        shown = points.keys() if ended else lowest
+        for number, (loss, accuracy) in _found(self._judging(judged, dataset, dataset.test, shown), shown).items():
+            points[number].update(test_loss=loss, test_accuracy=accuracy)
 
     def _judging(
         self, judged: Sequence[Judged], dataset: Dataset, split: Split, wanted: Collection[int]
