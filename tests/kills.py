@@ -56,7 +56,7 @@ def _arm(point: str, count: int) -> None:
     if point == "training":
         MaskedTraining.masked_step = dying(MaskedTraining.masked_step)  # type: ignore[method-assign]
     elif point == "evaluation":
-        ltl.callbacks.record.evaluate = dying(ltl.callbacks.record.evaluate)  # type: ignore[attr-defined]
+        ltl.callbacks.record.evaluating = dying(ltl.callbacks.record.evaluating)  # type: ignore[attr-defined]
     elif point == "pruning":
         Pruner.prune = dying(Pruner.prune)  # type: ignore[method-assign]
     elif point == "rows":  # written, and no checkpoint yet
