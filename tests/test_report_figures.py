@@ -365,6 +365,18 @@ def test_an_arm_that_is_not_trained_has_its_place_on_the_axis(tmp_path: Path) ->
         assert ("below this axis" in words(drawing)) is train
 
 
+def test_an_axis_of_accuracies_ends_at_100_percent(whole: Study, sheet: Sheet, drawn: list[Figure]) -> None:
+    """Whatever an interval says of trials that differ widely."""
+    rows = [
+        replace(row, early_stop_test_accuracy=0.5 if (row.trial, row.round) == (4, 2) else 0.99) for row in whole.rows
+    ]
+    drawing = accuracy_against_density(replace(whole, rows=rows), sheet)
+    assert max(float(row["high"]) for row in table(drawing) if row["high"]) > 100
+    _, high = drawn[0].axes[0].get_ylim()
+    assert 100 < high < 107
+    assert drawing is not None and "some bars reach beyond this axis" in words(drawing)
+
+
 @pytest.mark.parametrize(
     ("steps", "beyond"), [([2100, 2600, 4100, 5600, 6100], False), ([100, 100, 6000, 9000, 15000], True)]
 )

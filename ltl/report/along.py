@@ -42,7 +42,7 @@ def accuracy_along(studies: Sequence[Study], claim: Claim, reach: Reach, sheet: 
     )
     level = _point(0, baseline, "ticket", 0, reach.quantity, bars)
     with canvas(sheet) as (figure, axes):
-        draw(axes, lines, dense=level, level=dense, axis=partial(key_axis, label=reach.along))
+        draw(axes, lines, dense=level, level=dense, most=100.0, axis=partial(key_axis, label=reach.along))
         percent_axis(axes, quantity.words)
         legend(figure, axes)
         points = [point for line in lines for point in line.points]

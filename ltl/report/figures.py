@@ -30,7 +30,7 @@ def accuracy_against_density(study: Study, sheet: Sheet) -> Drawing | None:
     caption = "Test accuracy at the step with the lowest validation loss, for each share of weights left. "
     words = _words("Test accuracy at early stop", study, lines, caption)
     with canvas(sheet) as (figure, axes):
-        draw(axes, lines, dense=series.dense(lines), floor=0.0 if _has_untrained(study) else floor(lines))
+        draw(axes, lines, dense=series.dense(lines), floor=0.0 if _has_untrained(study) else floor(lines), most=100.0)
         percent_axis(axes, "test accuracy at early stop")
         legend(figure, axes)
         return save(figure, sheet, "accuracy_vs_density", words, series.data(lines, "%", study.bars))
@@ -112,7 +112,7 @@ def studies_against_density(studies: Sequence[Study], sheet: Sheet) -> Drawing |
         list(dict.fromkeys(caution for study in studies for caution in study.cautions)),
     )
     with canvas(sheet) as (figure, axes):
-        draw(axes, lines, dense=None, floor=floor(lines))
+        draw(axes, lines, dense=None, floor=floor(lines), most=100.0)
         percent_axis(axes, "test accuracy at early stop")
         legend(figure, axes)
         return save(figure, sheet, "studies_vs_density", words, series.data(lines, "%", bars))

@@ -1,5 +1,6 @@
 """How lines are drawn: side by side, with bars or single trials, and beside the dense level."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import matplotlib
@@ -19,10 +20,14 @@ def draw(
     dense: Point | None,
     level: str = "dense network (all weights)",
     floor: float = 0.0,
+    most: float = math.inf,
     from_zero: bool = False,
     axis: Axis = density_axis,
 ) -> None:
-    """Draw all lines and the dense `level`, and say in words what lies below `floor` or reaches beyond the axis."""
+    """Draw all lines and the dense `level`, and say in words what lies below `floor` or reaches beyond the axis.
+
+    No value is higher than `most`, though the end of an interval may be.
+    """
     if dense is not None:
         if dense.bar is not None:
             axes.axhspan(*dense.bar, color=GREY, alpha=0.13, linewidth=0)
@@ -33,7 +38,7 @@ def draw(
     ends = [point.ends for line in lines for point in line.points]
     lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     spread = max(max(means) - max(min(means), floor), 0.02 * max(means))
-    low, high = max(lowest, floor, min(means) - 1.5 * spread), min(highest, max(means) + 1.5 * spread)
+    low, high = max(lowest, floor, min(means) - 1.5 * spread), min(highest, max(means) + 1.5 * spread, most)
     if from_zero:
         low = 0.0
     edge = 0.06 * (high - low) or 0.5  # equal values have no range of their own
