@@ -264,7 +264,7 @@ def _control(arm: str, cfg: DictConfig, order_by_round: str, *, scored: bool) ->
 def _hardware(cfg: DictConfig) -> Hardware:
     names = (
         "accelerator devices strategy precision memory_format deterministic chunk eval_batch checkpoint_every stack "
-        "stack_size sparse_below sparse_inputs_below graph compile"
+        "stack_size sparse_below sparse_inputs_below graph compile merge"
     ).split()
     stop_after = math.inf if cfg.stop_after is None else lengths.seconds(cfg.stop_after, "hardware.stop_after")
     return Hardware(**{name: cfg[name] for name in names}, stop_after=stop_after)

@@ -212,6 +212,7 @@ def _train(fit: _Fit, last_round: int, deadline: float, display: RunProgress) ->
         stacked=job.stacked,
         graph=experiment.hardware.graph,
         compiled=experiment.hardware.compile,
+        merge=experiment.hardware.merge,
     )
     mine = {owner: [number for number, (other, _) in enumerate(networks) if other is owner] for owner in runs}
 

@@ -23,4 +23,5 @@ class Hardware:
     sparse_inputs_below: float
     graph: bool
     compile: bool
+    merge: bool
     stop_after: float  # seconds

@@ -99,6 +99,7 @@ _SCHEMA: dict[str, Allowed] = {
     "hardware.sparse_inputs_below": number(lambda value: 0 <= value <= 1, "a fraction between 0 (never) and 1"),
     "hardware.graph": choice(True, False),
     "hardware.compile": choice(True, False),
+    "hardware.merge": choice(True, False),
     "hardware.tf32": choice(True, False),
     "hardware.stop_after": or_null(Allowed(is_duration, "a duration such as 90s, 9min or 2h"), "for no limit"),
     "hardware.eval_batch": whole(1, " of examples"),

@@ -370,7 +370,7 @@ def stack_step(estimator: "Estimator | None", *, pooled: bool = False) -> Callab
 
     shape: dict[str, Any] = {"input_shape": (1, 28, 28), "outputs": 10, "widths": [300, 100]}
     networks = [LeNet(**shape, dropout=0.0, activation="relu", bias=True) for _ in range(5)]
-    stack, held = Stack(networks, stacked=True, compiled=False).train(), None
+    stack, held = Stack(networks, stacked=True, compiled=False, merge=False).train(), None
     if estimator is not None:
         weights = [{name: one.get_parameter(name).detach() for name in prunable(one)} for one in networks]
         fresh = [

@@ -32,7 +32,7 @@ def known() -> Evidence:
     masks = {name: torch.rand(network.get_parameter(name).shape, generator=source) < 0.8 for name in NAMES}
     weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     task = Task(
-        outputs=Stack([network], stacked=False, compiled=False).outputs_of,
+        outputs=Stack([network], stacked=False, compiled=False, merge=False).outputs_of,
         loss=F.cross_entropy,
         examples=lambda per_class, generator: (inputs, targets),
         batches=lambda count: iter([(inputs, targets), (inputs[:5], targets[:5])][:count]),
@@ -161,7 +161,7 @@ def normed() -> tuple[Evidence, nn.Sequential]:
     state = {name: tensor.detach().clone() for name, tensor in layers.state_dict().items()}
     masks = {name: torch.rand(state[name].shape, generator=source) < 0.8 for name in ("0.weight", "5.weight")}
     task = Task(
-        outputs=Stack([layers], stacked=False, compiled=False).outputs_of,
+        outputs=Stack([layers], stacked=False, compiled=False, merge=False).outputs_of,
         loss=F.cross_entropy,
         examples=lambda per_class, generator: (inputs, torch.arange(9) % 3),
         batches=lambda count: iter([]),
@@ -281,7 +281,7 @@ def test_nothing_that_is_looked_at_changes(known: Evidence) -> None:
     from ltl.models.dropout import Dropout
 
     network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), Dropout(0.5), nn.Linear(5, 3)).double().train()
-    stack = Stack([network], stacked=False, compiled=False)
+    stack = Stack([network], stacked=False, compiled=False, merge=False)
     state = stack.members()[0]
     before = {name: tensor.clone() for name, tensor in state.items()}
     inputs, _ = next(known.task.batches(1))

@@ -65,6 +65,7 @@ def trained(network: nn.Module, masks: dict[str, Tensor], **options: object) -> 
             "sparse_inputs_below": 0,
             "graph": False,
             "compiled": False,
+            "merge": False,
             "lr_schedule": lambda step: 0.5 if step > 20 else 1.0,
             **options,
         },  # type: ignore[arg-type]

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from test_cycle import rows
+from test_hardware import RESNET
 from torch import Tensor, nn
 
+from ltl import fit
+from ltl.errors import Diverged, LtlError
+from ltl.experiment import Experiment
 from ltl.models.conv import ConvNet
 from ltl.models.lenet import LeNet
 from ltl.models.merging import mergeable, merged, merged_inputs, separated
@@ -45,8 +51,8 @@ def test_networks_that_pass_as_one_are_what_each_is(
     slopes = torch.randn(5, 6, 5, dtype=torch.float64)
     stacks = []
     for size in (1, 4):
-        monkeypatch.setattr(Stack, "_at_once", lambda self, device, size=size: size)
-        stack = Stack(deepcopy(networks), stacked=True, compiled=False).train(training)
+        monkeypatch.setattr(Stack, "at_once", lambda self, device, size=size: size)
+        stack = Stack(deepcopy(networks), stacked=True, compiled=False, merge=True).train(training)
         outputs = stack(inputs)
         (outputs * slopes).sum().backward()
         passes.append(outputs)
@@ -105,3 +111,52 @@ class Own(nn.Sequential):
 def test_only_networks_whose_channels_keep_apart_pass_as_one(network: nn.Module, several: int) -> None:
     """And only where one has fewer channels than a GPU is filled by."""
     assert mergeable(network) == several
+
+
+@pytest.fixture
+def merging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have networks pass as one on a processor too."""
+    monkeypatch.setattr(Stack, "at_once", lambda self, device: min(self.size, self._mergeable))
+
+
+FIXED = (*RESNET, "trials=3", "hardware.precision=64-true", "hardware.stack=together")
+
+
+def test_a_run_of_networks_that_pass_as_one_is_that_of_each(
+    launch: Callable[..., Path], request: pytest.FixtureRequest
+) -> None:
+    """Late rewinding, two prunings and a control: in float64 the same masks, and losses within 1e-9."""
+    apart = launch(*FIXED, folder="apart", tiny=False)
+    request.getfixturevalue("merging")
+    together = launch(*FIXED, folder="together", tiny=False)
+    pairs = list(zip(rows(apart), rows(together), strict=True))
+    assert len(pairs) == 15
+    for one, other in pairs:
+        assert one["mask_sha256"] == other["mask_sha256"]
+        assert float(one["test_loss"]) == pytest.approx(float(other["test_loss"]), abs=1e-9)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_spreads(
+    launch: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merging: None
+) -> None:
+    """0 times it is none either; apart, the trial alone is lost, as in a run that never merged."""
+    make = fit._network
+
+    def spoilt(experiment: Experiment, model: Callable[..., nn.Module], trial: int) -> nn.Module:
+        network = make(experiment, model, trial)  # type: ignore[arg-type]
+        if trial == 1:
+            with torch.no_grad():
+                network.get_parameter("output.weight").fill_(1e308)
+        return network
+
+    monkeypatch.setattr(fit, "_network", spoilt)
+    with pytest.raises(LtlError, match=r"hardware.merge=true.*resume=… hardware.merge=false"):
+        launch(*FIXED, tiny=False)
+    apart = (*FIXED, "hardware.merge=false")
+    with pytest.raises(Diverged, match=r"training loss is (nan|inf).*trial 1"):
+        launch(*apart, tiny=False)
+    with pytest.raises(Diverged, match=r"trial 1"):
+        launch(*apart, folder="never", tiny=False)
+    found = rows(tmp_path / "run", "hardware")
+    assert found == rows(tmp_path / "never", "hardware")
+    assert {row["trial"] for row in found} == {"0", "2"}

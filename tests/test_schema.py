@@ -155,6 +155,7 @@ REFUSED: dict[str, list[Any]] = {
     "hardware.sparse_inputs_below": FRACTION,
     "hardware.graph": SWITCH,
     "hardware.compile": SWITCH,
+    "hardware.merge": SWITCH,
     "corruption.labels": SWITCH,
     "corruption.fraction": FRACTION,
     "control.*.data": CHOICE,

@@ -72,7 +72,7 @@ def test_one_threshold_is_found_again_at_every_step(make: "partial[nn.Module]", 
         whole = {apart: thetas[0][apart].numel()}
         return [{names[0]: total - 1, **dict.fromkeys(pooled[1:], 0), pooled[-1]: 1, **whole} for total in totals]
 
-    stack = Stack([make().double() for _ in networks], stacked=True, compiled=False)
+    stack = Stack([make().double() for _ in networks], stacked=True, compiled=False, merge=False)
     for own, theta in zip(stack.members(), thetas, strict=True):
         for name, value in own.items():
             value.copy_(theta[name])

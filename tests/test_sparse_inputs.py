@@ -90,7 +90,7 @@ def test_every_form_of_the_inputs_is_evaluated_alike(
                 parameter.copy_(torch.randn(parameter.shape, generator=source, dtype=torch.float64))
                 parameter.mul_(masks[-1].get(name, 1))
         networks.append(network)
-    stack = Stack(networks, stacked=True, compiled=False).eval()
+    stack = Stack(networks, stacked=True, compiled=False, merge=False).eval()
     assert stack.takes_sparse
     sparse = SparseChain(stack, masks)
 
@@ -116,7 +116,9 @@ def test_only_chains_that_begin_with_a_linear_layer_take_sparse_inputs() -> None
         ([torch.nn.Flatten(), torch.nn.Tanh(), linear], False),
         ([torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), linear], False),
     ):
-        assert Stack([torch.nn.Sequential(*layers)] * 2, stacked=True, compiled=False).takes_sparse is takes
+        assert (
+            Stack([torch.nn.Sequential(*layers)] * 2, stacked=True, compiled=False, merge=False).takes_sparse is takes
+        )
 
 
 def test_a_split_knows_how_much_of_it_is_filled(inputs: Tensor) -> None:

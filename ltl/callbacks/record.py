@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ltl.datasets.dataset import Dataset, Split
-from ltl.errors import Diverged
+from ltl.errors import Diverged, LtlError
 from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
@@ -114,6 +114,9 @@ class Record(pl.Callback):
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
         losses = [one / max(1, module.interval_steps) for one in summed.tolist()]
         module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
+        found = _found(validated, left)
+        if module.stack.at_once(module.device.type) > 1:
+            self._refuse_to_spread([*losses, *(loss for loss, _ in found.values())], step)
         done = self.steps_done + module.position[1] - module.timeline.first[module.position[0]]
         self._find_lost(losses, step)
         points: dict[int, Row] = {
@@ -126,7 +129,7 @@ class Record(pl.Callback):
                 point["mask_flips"] = flips
         ended = module.position[1] == module.timeline.length
         with trainer.precision_plugin.forward_context():
-            self._evaluate(module.dataset, judged, validated, points, ended=ended)
+            self._evaluate(module.dataset, judged, found, points, ended=ended)
         self.latest = list(points.values())
         for number, point in points.items():
             self.curves[number].append(point)
@@ -160,6 +163,15 @@ class Record(pl.Callback):
     def _identity(self, number: int, start: Start) -> Row:
         return {"trial": self.trials[number], "arm": start.arm, "draw": start.draw, "round": start.round}
 
+    def _refuse_to_spread(self, losses: Sequence[float], step: int) -> None:
+        """LtlError if some loss is no finite number where networks pass as one: 0 times it is none either."""
+        if not all(map(math.isfinite, losses)):
+            raise LtlError(
+                f"the loss of some network is no finite number before step {step}, and hardware.merge=true spreads it "
+                "to those that pass as one with it: resume=… hardware.merge=false goes on from the last checkpoint and "
+                "loses that trial alone."
+            )
+
     def _find_lost(self, losses: Sequence[float], step: int) -> None:
         """Mark networks that could not be pruned or whose loss is no finite number; Diverged if no other is left."""
         for number, (member, loss) in enumerate(zip(self.cycle.members, losses, strict=True)):
@@ -178,15 +190,16 @@ class Record(pl.Callback):
         self,
         dataset: Dataset,
         judged: Sequence[Judged],
-        validated: Sequence[tuple[list[int], Tensor]],
+        found: Mapping[int, tuple[float, float]],
         points: Mapping[int, Row],
         *,
         ended: bool,
     ) -> None:
         """Add to each network's point what the evaluation shows, of the test set at the end and at the best so far."""
         best = {number: min(_losses(self.curves[number]), default=math.inf) for number in points}
-        for number, (loss, accuracy) in _found(validated, points).items():
-            points[number].update(val_loss=loss, val_accuracy=accuracy)
+        for number, point in points.items():
+            if number in found:
+                point["val_loss"], point["val_accuracy"] = found[number]
         lowest = {number for number, point in points.items() if point.get("val_loss", math.inf) < best[number]}
         shown = points.keys() if ended else lowest
         for number, (loss, accuracy) in _found(self._judging(judged, dataset, dataset.test, shown), shown).items():

@@ -26,11 +26,11 @@ class Stack(nn.Module):
     A single network is called as it is, unless it is to give the bits that it gives among others (`stacked`). Several
     have each parameter and buffer stacked to (R, *shape), the weights of linear layers stored as (R, in, out). Chains
     of linear and element-wise layers go through batched products; other networks are called one by one, on a GPU beside
-    one another and, where they have few channels, some as one (`merging`). Dropout draws from each network's generator
-    in training. `compiled` has `torch.compile` write the kernels of training.
+    one another and, with `merge` and where they have few channels, some as one (`merging`). Dropout draws from each
+    network's generator in training. `compiled` has `torch.compile` write the kernels of training.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], *, stacked: bool, compiled: bool) -> None:
+    def __init__(self, networks: Sequence[nn.Module], *, stacked: bool, compiled: bool, merge: bool) -> None:
         super().__init__()
         self.size, self.plain = len(networks), not stacked
         self.generators: list[torch.Generator] = []
@@ -59,7 +59,7 @@ class Stack(nn.Module):
                 if isinstance(module, BATCH_NORM) and module.num_batches_tracked is not None and module.momentum:
                     self._counters.append(f"{path}.num_batches_tracked")  # counted for all at once
                     module.num_batches_tracked = None
-        self._mergeable = 1 if self.plain else mergeable(self.skeleton)
+        self._mergeable = mergeable(self.skeleton) if merge and not self.plain else 1
         self._dropouts = [module for module in self.skeleton.modules() if isinstance(module, Dropout)]
         self.chain = is_chain(self.skeleton)
         self.takes_sparse = self.chain and not self.plain and _begins_linear(self.skeleton)
@@ -110,6 +110,10 @@ class Stack(nn.Module):
         modules = self.skeleton.named_modules()
         layers = [path for path, module in modules if isinstance(module, BATCH_NORM) and module.affine]
         return [self.stacked(f"{path}.{name}") for path in layers for name in ("weight", "bias")]
+
+    def at_once(self, device: str) -> int:
+        """Return how many networks pass as one: on a processor the zeros between them cost more than they gain."""
+        return min(self.size, self._mergeable) if device == "cuda" else 1
 
     def members(self) -> list[Tensors]:
         """Return each network's parameters and buffers by name, as views on the storage that is trained.
@@ -201,7 +205,7 @@ class Stack(nn.Module):
         return hidden
 
     def _each(self, inputs: Tensor) -> Tensor:
-        size = self._at_once(inputs.device.type)
+        size = self.at_once(inputs.device.type)
         names = [name for name in self._names if name not in self._counters]
         parts = {name: self._parts(name, inputs.device.type, size) for name in names}
         call = (self._compiled if self.training else None) or self._call
@@ -223,10 +227,6 @@ class Stack(nn.Module):
         read = [inputs, *(part[0] for part in parts.values())]
         calls = [partial(one if size == 1 else several, number) for number in range(-(-self.size // size))]
         return torch.cat(beside(calls, inputs.device, read))
-
-    def _at_once(self, device: str) -> int:
-        """Return how many networks pass as one: on a processor the zeros between them cost more than they gain."""
-        return min(self.size, self._mergeable) if device == "cuda" else 1
 
     def _parts(self, name: str, device: str, size: int) -> Sequence[Tensor]:
         """Return the networks' own tensors of one name, or `size` networks' as one (size, *shape).

@@ -61,10 +61,11 @@ class MaskedTraining(pl.LightningModule):
         stacked: bool,
         graph: bool,
         compiled: bool,
+        merge: bool,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.stack = Stack(networks, stacked=stacked, compiled=compiled)
+        self.stack = Stack(networks, stacked=stacked, compiled=compiled, merge=merge)
         self.streams, self.dataset, self.timeline = streams, dataset, timeline
         self.build_optimizer, self.lr_schedule, self.clip = optimizer, lr_schedule, clip
         self.graph = graph  # optimiser steps are recorded and played back, where they can be
