@@ -9,6 +9,10 @@ class Diverged(LtlError):
     """A loss that is no finite number ended a trial; what else there was to train is done."""
 
 
+class Spread(LtlError):
+    """A loss that is no finite number, where networks pass as one: it may have reached those beside its own."""
+
+
 class Stopped(Exception):
     """A run ended by itself, with a checkpoint, because its time was up."""
 

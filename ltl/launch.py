@@ -14,7 +14,7 @@ from rich.console import Console
 from ltl import build, fit, report
 from ltl.callbacks.progress import RunProgress
 from ltl.dashboard.wandb_run import WandbRun
-from ltl.errors import Diverged, LtlError, Stopped, refused
+from ltl.errors import Diverged, LtlError, Spread, Stopped, refused
 from ltl.experiment import Experiment
 from ltl.results import lock, rank, read_status, write_atomic, write_json
 
@@ -133,7 +133,20 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
 
 
 def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None, began: float) -> list[str]:
-    """Train what the folders of `runs` do not hold yet, and keep their status; return why trials of each were lost."""
+    """Train what the folders of `runs` do not hold yet, and keep their status; return why trials of each were lost.
+
+    Where a loss that is no number may have spread, they go on once more from the last checkpoint, each network apart.
+    """
+    try:
+        return _train_once(runs, console, sweep, began)
+    except Spread:
+        if runs[0].cfg.hardware.devices != 1:  # other processes would have to do the same
+            raise
+        console.print("a loss is no finite number: on from the last checkpoint with hardware.merge=false")
+        return _train_once([one.apart() for one in runs], console, sweep, began)
+
+
+def _train_once(runs: "Sequence[_Run]", console: Console, sweep: Path | None, began: float) -> list[str]:
     for one in runs:
         one.begin()
     state: State = "failed"
@@ -173,6 +186,11 @@ class _Run:
         self.built = replace(built, hardware_number=len(used) - 1)
         self.beside: list[str] = before.get("beside", [])  # the jobs of its sweep that it trains with
         self.known: dict[str, Any] = {**build.status(self.built), "hardware": used}
+
+    def apart(self) -> "_Run":
+        """Return the run as a resume would find it, whose networks do not pass as one."""
+        self.cfg.hardware.merge = False
+        return _Run(self.cfg, build.experiment(self.cfg, self.folder, hardware_number=0, like=self.built))
 
     def check_alone(self) -> None:
         """LtlError if there is more to search, and the checkpoint is one of several jobs."""

@@ -1,6 +1,6 @@
 """Networks that pass as one are what each is alone, and which networks may."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,16 @@ from test_cycle import rows
 from test_hardware import RESNET
 from torch import Tensor, nn
 
-from ltl import fit
-from ltl.errors import Diverged, LtlError
-from ltl.experiment import Experiment
+from ltl.errors import Diverged
 from ltl.models.conv import ConvNet
 from ltl.models.lenet import LeNet
 from ltl.models.merging import mergeable, merged, merged_inputs, separated
 from ltl.models.resnet import ResNet
 from ltl.models.stack import Stack
 from ltl.models.wide_resnet import WideResNet
+from ltl.results import read_status, read_table
+from ltl.training.module import MaskedTraining
+from ltl.training.start import Start
 
 IMAGES = {"input_shape": (3, 8, 8), "outputs": 5}
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -119,6 +120,9 @@ def merging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stack, "at_once", lambda self, device: min(self.size, self._mergeable))
 
 
+KEYS = ("trial", "arm", "draw", "round")
+# What is summed in another order as long as networks pass as one: a control's start is the state after two steps.
+SUMMED = ("train_loss", "val_loss", "test_loss", "init_sha256")
 FIXED = (*RESNET, "trials=3", "hardware.precision=64-true", "hardware.stack=together")
 
 
@@ -136,27 +140,25 @@ def test_a_run_of_networks_that_pass_as_one_is_that_of_each(
         assert float(one["test_loss"]) == pytest.approx(float(other["test_loss"]), abs=1e-9)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_it_spreads(
+def test_a_loss_that_is_no_number_spreads_to_no_other_trial(
     launch: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merging: None
 ) -> None:
-    """0 times it is none either; apart, the trial alone is lost, as in a run that never merged."""
-    make = fit._network
+    """0 times it is none either: from its last checkpoint the run goes on apart, as one that never merged would."""
+    hold = MaskedTraining.hold
 
-    def spoilt(experiment: Experiment, model: Callable[..., nn.Module], trial: int) -> nn.Module:
-        network = make(experiment, model, trial)  # type: ignore[arg-type]
-        if trial == 1:
+    def spoilt(self: MaskedTraining, starts: Sequence[Start]) -> None:
+        hold(self, starts)
+        if starts[0].arm == "ticket" and starts[0].round == 1:
             with torch.no_grad():
-                network.get_parameter("output.weight").fill_(1e308)
-        return network
+                self.stack.stacked("output.weight")[1].fill_(1e308)
 
-    monkeypatch.setattr(fit, "_network", spoilt)
-    with pytest.raises(LtlError, match=r"hardware.merge=true.*resume=… hardware.merge=false"):
-        launch(*FIXED, tiny=False)
-    apart = (*FIXED, "hardware.merge=false")
-    with pytest.raises(Diverged, match=r"training loss is (nan|inf).*trial 1"):
-        launch(*apart, tiny=False)
-    with pytest.raises(Diverged, match=r"trial 1"):
-        launch(*apart, folder="never", tiny=False)
-    found = rows(tmp_path / "run", "hardware")
-    assert found == rows(tmp_path / "never", "hardware")
-    assert {row["trial"] for row in found} == {"0", "2"}
+    monkeypatch.setattr(MaskedTraining, "hold", spoilt)
+    for folder, more in (("run", ()), ("never", ("hardware.merge=false",))):
+        with pytest.raises(Diverged, match=r"training loss is (nan|inf).*trial 1"):
+            launch(*FIXED, *more, folder=folder, tiny=False)
+    assert [one["merge"] for one in read_status(tmp_path / "run")["hardware"]] == [True, False]
+    found, expected = (rows(tmp_path / folder, "hardware", *SUMMED) for folder in ("run", "never"))
+    assert found == expected
+    assert {row["trial"] for row in found if int(row["round"]) >= 1} == {"0", "2"}
+    points = [(*(row[key] for key in KEYS), row["step"]) for row in read_table(tmp_path / "run" / "metrics.csv")]
+    assert len(points) == len(set(points))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ltl.datasets.dataset import Dataset, Split
-from ltl.errors import Diverged, LtlError
+from ltl.errors import Diverged, Spread
 from ltl.masks import Tensors, density, kept, mask_sha256
 from ltl.models.paths import live
 from ltl.results import Row
@@ -164,9 +164,9 @@ class Record(pl.Callback):
         return {"trial": self.trials[number], "arm": start.arm, "draw": start.draw, "round": start.round}
 
     def _refuse_to_spread(self, losses: Sequence[float], step: int) -> None:
-        """LtlError if some loss is no finite number where networks pass as one: 0 times it is none either."""
+        """Raise Spread if some loss is no finite number where networks pass as one: 0 times it is none either."""
         if not all(map(math.isfinite, losses)):
-            raise LtlError(
+            raise Spread(
                 f"the loss of some network is no finite number before step {step}, and hardware.merge=true spreads it "
                 "to those that pass as one with it: resume=… hardware.merge=false goes on from the last checkpoint and "
                 "loses that trial alone."
