@@ -89,7 +89,7 @@ class InPieces:
                 pieces = _cut(parameter.detach(), size) if parameter.numel() > size else [parameter]
                 if len(pieces) > 1:
                     self._whole.append((parameter, pieces))
-                    self._share(optimizer.state[parameter], parameter, pieces, size)
+                    self._share(optimizer.state.get(parameter, {}), parameter, pieces, size)
                 stepped += pieces
             self._launches += [(number, stepped[first : first + _LAUNCH]) for first in range(0, len(stepped), _LAUNCH)]
 
