@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from ltl.callbacks.record import Record
 from ltl.callbacks.supermask import Supermask
 from ltl.masks import density
+from ltl.results import Row
 from ltl.training.module import MaskedTraining
 
 _LINE_EVERY = 10.0  # seconds between plain lines
-_BAR_EVERY = 0.25  # and between descriptions beside the bar
+_SILENCE = 60.0  # after which there is a line between evaluations too
+_BAR_EVERY = 0.25  # seconds between descriptions beside the bar
 
 
 class RunProgress:
@@ -62,6 +64,10 @@ class RunProgress:
         """Return whether something new may be shown."""
         return time.monotonic() - self._shown >= (_BAR_EVERY if self.console.is_terminal else _LINE_EVERY)
 
+    def silent(self) -> bool:
+        """Return whether nothing has moved for so long that a person would ask whether the run does."""
+        return not self.console.is_terminal and time.monotonic() - max(self._shown, self.begun) >= _SILENCE
+
     def show(self, text: str) -> None:
         """Show `text` beside the bar, or as a line where there is none."""
         self._shown = now = time.monotonic()
@@ -96,22 +102,26 @@ class ShowProgress(pl.Callback):
         batch: tuple[int, int, int],
         batch_idx: int,
     ) -> None:
-        """Count the chunk."""
+        """Count the chunk, and describe what is being trained where evaluations are minutes apart."""
         assert isinstance(pl_module, MaskedTraining)
         self.display.advance((batch[2] - batch[1]) * pl_module.stack.size)
+        if self.display.silent():
+            self.display.show(self._description([]))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Describe what is being trained, with the latest accuracy."""
-        if not self.display.due():
-            return
+        if self.display.due():
+            self.display.show(self._description(self.record.latest))
+
+    def _description(self, latest: Sequence[Row]) -> str:
+        """Return which networks are being trained, with the accuracies of `latest`, if there are any."""
         record, members = self.record, self.record.cycle.members
-        latest = record.latest
         starts = [member.current for member in members]
         masks = [one.seen if isinstance(one, Supermask) else one.current.masks for one in members]
         rounds = _span([start.round for start in starts], "")
         trials = set(record.trials)
         many = f" ({len(starts)} networks)" if len(starts) > len(trials) else ""  # of several rounds or runs
-        text = " · ".join(
+        return " · ".join(
             [
                 _span(sorted(trials), "trial ") + many,
                 starts[0].arm,
@@ -120,11 +130,10 @@ class ShowProgress(pl.Callback):
                 *(
                     f"{split} {_span([row[f'{split}_accuracy'] for row in latest], '', '.2%')}"
                     for split in ("val", "test")
-                    if all(row.get(f"{split}_accuracy") is not None for row in latest)
+                    if latest and all(row.get(f"{split}_accuracy") is not None for row in latest)
                 ),
             ]
         )
-        self.display.show(text)
 
 
 def _span(values: Sequence[float], word: str, form: str = "") -> str:
