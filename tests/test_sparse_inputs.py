@@ -1,5 +1,10 @@
 """Products that leave out the inputs that are 0, against dense ones in float64."""
 
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +12,9 @@ from torch import Tensor
 from ltl.datasets import dataset as datasets
 from ltl.datasets.dataset import Dataset, Split
 from ltl.models.stack import Stack
+from ltl.results import read_table
 from ltl.sparse_inputs import SparseInputs
+from ltl.tickets import load
 from ltl.training import evaluation
 from ltl.training.evaluation import Form, evaluate
 from ltl.training.sparse import SparseChain
@@ -69,9 +76,10 @@ def test_reading_a_batch_leaves_the_examples_as_they_are(inputs: Tensor) -> None
 def test_every_form_of_the_inputs_is_evaluated_alike(
     monkeypatch: pytest.MonkeyPatch, inputs: Tensor, batch: int
 ) -> None:
-    """Rows, rows without their zeros, and columns: of pruned networks, one with and one without a bias, in a stack."""
+    """Rows, rows without their zeros, and columns: of pruned networks, in a stack and each by itself."""
     for module in (datasets, evaluation):
         monkeypatch.setattr(module, "COLUMNS", 5)
+    monkeypatch.setattr(evaluation, "_FILLED", 3)
     source = torch.Generator().manual_seed(2)
     train, test = (Split(inputs, torch.randint(0, OUT, (EXAMPLES,), generator=source)) for _ in range(2))
     dataset = Dataset("noise", True, train, test, test, (1, 3, 4), OUT, None)
@@ -90,22 +98,48 @@ def test_every_form_of_the_inputs_is_evaluated_alike(
                 parameter.copy_(torch.randn(parameter.shape, generator=source, dtype=torch.float64))
                 parameter.mul_(masks[-1].get(name, 1))
         networks.append(network)
+    plain = [Stack([deepcopy(one)], stacked=False, compiled=False, merge=False).eval() for one in networks]
     stack = Stack(networks, stacked=True, compiled=False, merge=False).eval()
-    assert stack.takes_sparse
-    sparse = SparseChain(stack, masks)
+    assert all(one.takes_sparse for one in (stack, *plain))
+    sparse = [SparseChain(stack, masks), *(SparseChain(one, [mask]) for one, mask in zip(plain, masks, strict=True))]
 
-    def judged(number: int, split: Split, form: Form) -> tuple[float, float]:
-        network = sparse.alone(number) if form == "columns" else stack.apart()[number]
+    def judged(number: int, split: Split, form: Form, *, alone: bool) -> tuple[float, float]:
+        which, place = (1 + number, 0) if alone else (0, number)
+        network = sparse[which].alone(place) if form == "columns" else (stack, *plain)[which].apart()[place]
         return evaluate(lambda inputs: network(inputs).unsqueeze(0), dataset, split, batch, form=form)[0]
 
     seen = set()
     for split in (train, test):
         for number in (0, 1):
-            expected = judged(number, split, "rows")
+            expected = judged(number, split, "rows", alone=True)
             seen.add(expected)
-            for form in ("filled", "columns"):
-                assert judged(number, split, form) == pytest.approx(expected, rel=1e-12)  # type: ignore[arg-type]
+            for form in get_args(Form):
+                for alone in (False, True):
+                    assert judged(number, split, form, alone=alone) == pytest.approx(expected, rel=1e-12)
     assert len(seen) == 4
+
+
+def test_one_network_by_itself_trains_with_the_zeros_and_is_judged_without_them(
+    launch: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is faster; so leaving them out changes no weight."""
+    judged: list[int] = []
+    split = SparseInputs.split
+    monkeypatch.setattr(SparseInputs, "split", lambda self, size: judged.append(size) or split(self, size))
+    monkeypatch.setattr(SparseInputs, "batches", lambda self, indices: pytest.fail("trained without zeros"))
+    runs = []
+    for below in (0, 1):
+        assert not judged
+        fixed = (f"hardware.sparse_inputs_below={below}", "control=none", "ends=true")
+        runs.append(launch(*fixed, folder=f"below-{below}"))
+    assert judged
+    for one, two in zip(*(read_table(folder / "rounds.csv") for folder in runs), strict=True):
+        assert one["mask_sha256"] == two["mask_sha256"]
+        assert float(one["test_loss"]) == pytest.approx(float(two["test_loss"]), rel=1e-5)
+    ends = [[load(path).state for path in sorted(folder.glob("ends/*/*"))] for folder in runs]
+    assert ends[0]
+    for before, after in zip(*ends, strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_only_chains_that_begin_with_a_linear_layer_take_sparse_inputs() -> None:

@@ -210,7 +210,7 @@ class Record(pl.Callback):
     ) -> list[tuple[list[int], Tensor]]:
         """Begin to evaluate those networks on `split`, if it has any examples, that hold one of the wanted."""
         return [
-            (numbers, evaluating(networks, dataset, split, max(1, self.eval_batch // len(numbers)), form=form))
+            (numbers, evaluating(networks, dataset, split, self.eval_batch, form=form))
             for numbers, networks, form in judged
             if len(split.targets) and not set(numbers).isdisjoint(wanted)
         ]

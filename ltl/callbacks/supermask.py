@@ -206,8 +206,7 @@ class TrainScores(pl.Callback):
         for draw in range(self.scoring.samples if scores.draws else 0):
             self._draw("sample", draw)
             for numbers, networks, form in module.judged():
-                batch = max(1, self.eval_batch // len(numbers))
-                results = evaluate(networks, module.dataset, module.dataset.test, batch, form=form)
+                results = evaluate(networks, module.dataset, module.dataset.test, self.eval_batch, form=form)
                 for number, (_, accuracy) in zip(numbers, results, strict=True):
                     accuracies[number].append(accuracy)
         scores.sample(False)

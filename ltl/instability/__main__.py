@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> None:
     rows = []
     measured: defaultdict[Kind, defaultdict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for a, b in track(found, "between pairs", console=console, disable=not console.is_terminal):
-        between = line(a, b, dataset, points=options.points, batch=1000, recompute=recompute)
+        between = line(a, b, dataset, points=options.points, batch=125, recompute=recompute)
         measured[a.kind][a.began[0]].append(between)
         fixed = {
             **dict(zip(("arm", "density", "rewind_step"), a.kind, strict=True)),

@@ -62,7 +62,7 @@ class Stack(nn.Module):
         self._mergeable = mergeable(self.skeleton) if merge and not self.plain else 1
         self._dropouts = [module for module in self.skeleton.modules() if isinstance(module, Dropout)]
         self.chain = is_chain(self.skeleton)
-        self.takes_sparse = self.chain and not self.plain and _begins_linear(self.skeleton)
+        self.takes_sparse = self.chain and _begins_linear(self.skeleton)
         self._call: Callable[..., Tensor] = partial(functional_call, self.skeleton)
         self._compiled = torch.compile(self._call) if compiled and not self._dropouts else None
 
@@ -127,7 +127,7 @@ class Stack(nn.Module):
 
     def apart(self) -> list[Callable[[Tensor | SparseBatch], Tensor]]:
         """Return the function of each network as it is now, from inputs (b, *) to outputs (b, *)."""
-        return [self.network] if self.plain else [partial(self._alone, state) for state in self.members()]
+        return [partial(self._alone, state) for state in self.members()]
 
     def outputs_of(self, weights: Tensors, inputs: Tensor, training: bool) -> Tensor:
         """Return the outputs (b, *) of the architecture with other parameters and buffers, none of which changes.
@@ -167,7 +167,7 @@ class Stack(nn.Module):
             return outputs
 
         def weights(name: str) -> Tensor:
-            return (state[name].mT if name in self._linear else state[name]).unsqueeze(0)
+            return (state[name].mT.contiguous() if name in self._linear else state[name]).unsqueeze(0)
 
         return self._through_chain(inputs, weights)[0]
 

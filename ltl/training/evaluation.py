@@ -12,13 +12,16 @@ from ltl.datasets.dataset import COLUMNS, Dataset, Split, turned
 # How networks take their inputs: (b, *), the same without zeros, or a list of (features, up to COLUMNS).
 Form = Literal["rows", "filled", "columns"]
 
+_FILLED = 1000  # examples without zeros at a time, if not more: of fewer each takes longer
+
 
 def evaluate(
     networks: Callable[[Any], Tensor], dataset: Dataset, split: Split, batch: int, *, form: Form
 ) -> list[tuple[float, float]]:
-    """Return each network's (mean loss, accuracy) on `split`, `batch` examples at a time; all are in evaluation mode.
+    """Return each network's (mean loss, accuracy) on `split`; all are in evaluation mode.
 
-    `networks` is the function of R networks from inputs in `form` to outputs (R, b, *).
+    `networks` is the function of R networks from inputs in `form` to outputs (R, b, *). It is given `batch` examples at
+    a time, in columns and without zeros at least as many as are worth a call.
     """
     return awaited(evaluating(networks, dataset, split, batch, form=form))
 
@@ -34,8 +37,11 @@ def evaluating(networks: Callable[[Any], Tensor], dataset: Dataset, split: Split
         # The training set is looked at once a round: not worth a second copy.
         columns = turned(split.inputs) if split is dataset.train else split.columns
         batch, parts = few * COLUMNS, [columns[first : first + few] for first in range(0, len(columns), few)]
+    elif form == "filled":
+        batch = max(batch, _FILLED)
+        parts = list(split.sparse.split(batch))
     else:
-        parts = list(split.sparse.split(batch)) if form == "filled" else torch.split(split.inputs, batch)
+        parts = torch.split(split.inputs, batch)
     for inputs, targets in zip(parts, torch.split(split.targets, batch), strict=True):
         outputs = networks(inputs)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -79,12 +79,13 @@ class MaskedTraining(pl.LightningModule):
         self._keys = [(0, 0)] * len(networks)
         self._draws = dataset.augment is not None or self.stack.draws
         device = dataset.train.inputs.device
-        self.sparse_inputs = (  # the first layer's products leave out the inputs that are 0
+        self.sparse_inputs = (  # the first layer's products can leave out the inputs that are 0
             self.stack.takes_sparse
             and dataset.augment is None
             and device.type == "cpu"
             and dataset.train.filled <= sparse_inputs_below
         )
+        self._filled = self.sparse_inputs and not self.stack.plain  # one network by itself trains faster with them
         self._generators = [torch.Generator(device=device) for _ in networks]
         self._weights: list[nn.Parameter] = []
         self._float_masks: list[Tensor] = []
@@ -188,7 +189,7 @@ class MaskedTraining(pl.LightningModule):
         self._rank, self._processes = self.trainer.global_rank, self.trainer.world_size
         self._autocast = "mixed" in str(self.trainer.precision)
         alone = self._processes == 1 and not self.stack.draws  # an exchange or a draw within a step is not played back
-        self._graphs = self.graph and alone and not self.sparse_inputs and all(map(recordable, self.trainer.optimizers))
+        self._graphs = self.graph and alone and not self._filled and all(map(recordable, self.trainer.optimizers))
 
     def forget_lr(self) -> None:
         """Write the learning rate anew at the next step: the optimiser's own copy was replaced."""
@@ -292,7 +293,7 @@ class MaskedTraining(pl.LightningModule):
             for number in range(len(self.streams)):
                 self._seed_augmentation(number, step, self._rank)
             self.stack.generators = self._generators
-        if self.sparse_inputs and self._sparse is None:
+        if self._filled and self._sparse is None:
             return self.dataset.sparse_batches(indices)
         return (indices,) if self.dataset.augment is None else self.dataset.batches(indices, self._generators)
 
