@@ -220,7 +220,8 @@ class Record(pl.Callback):
         begun = time.perf_counter()
         left = set(range(len(self.trials))) - set(self.lost)
         with trainer.precision_plugin.forward_context():
-            trained = _found(self._judging(list(module.judged()), module.dataset, module.dataset.train, left), left)
+            judged = list(module.judged(on_training_set=True))
+            trained = _found(self._judging(judged, module.dataset, module.dataset.train, left), left)
         self.eval_seconds += time.perf_counter() - begun
         networks = module.networks()
         for number, (loss, accuracy) in trained.items():

@@ -112,11 +112,13 @@ class MaskedTraining(pl.LightningModule):
         """Return every network's parameters and buffers by name, as views on the storage that is trained."""
         return self.stack.members()
 
-    def judged(self) -> Iterator[Judged]:
+    def judged(self, *, on_training_set: bool = False) -> Iterator[Judged]:
         """Yield the networks that are evaluated together: on a GPU all, on a processor each by itself.
 
-        Where sparse products train, they evaluate too.
+        Where sparse products train, they evaluate too. The training set, looked at once a round, is taken without its
+        zeros only where training takes it so: not worth a second copy.
         """
+        filled = self._filled if on_training_set else self.sparse_inputs
         if self.device.type == "cuda" and self._sparse is None:
             size = self.stack.size
             yield list(range(size)), lambda inputs: self.stack(inputs.expand(size, *inputs.shape)), "rows"
@@ -125,7 +127,7 @@ class MaskedTraining(pl.LightningModule):
             if self._sparse is not None and self._densities[number] <= self.sparse_below:
                 yield [number], partial(_alone, self._sparse.alone(number)), "columns"
             else:
-                yield [number], partial(_alone, network), "filled" if self.sparse_inputs else "rows"
+                yield [number], partial(_alone, network), "filled" if filled else "rows"
 
     def hold(self, starts: Sequence[Start]) -> None:
         """Keep each network's pruned weights at its start's fill from now on, and set them to it."""
