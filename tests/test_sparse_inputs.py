@@ -76,7 +76,7 @@ def test_reading_a_batch_leaves_the_examples_as_they_are(inputs: Tensor) -> None
 def test_every_form_of_the_inputs_is_evaluated_alike(
     monkeypatch: pytest.MonkeyPatch, inputs: Tensor, batch: int
 ) -> None:
-    """Rows, rows without their zeros, and columns: of pruned networks, in a stack and each by itself."""
+    """Rows, rows without their zeros, and columns: of pruned networks with BatchNorm, in a stack and by themselves."""
     for module in (datasets, evaluation):
         monkeypatch.setattr(module, "COLUMNS", 5)
     monkeypatch.setattr(evaluation, "_FILLED", 3)
@@ -86,11 +86,13 @@ def test_every_form_of_the_inputs_is_evaluated_alike(
     networks, masks = [], []
     for _ in range(2):
         first, last = torch.nn.Linear(12, 6, bias=False), torch.nn.Linear(6, OUT)
-        network = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.ReLU(), last).double()
+        norm = torch.nn.BatchNorm1d(6)
+        network = torch.nn.Sequential(torch.nn.Flatten(), first, norm, torch.nn.ReLU(), last).double()
+        norm.running_mean, norm.running_var = torch.rand(2, 6, generator=source, dtype=torch.float64) + 0.5
         masks.append(
             {
                 f"{name}.weight": torch.rand(layer.weight.shape, generator=source) < 0.4
-                for name, layer in (("1", first), ("3", last))
+                for name, layer in (("1", first), ("4", last))
             }
         )
         for name, parameter in network.named_parameters():

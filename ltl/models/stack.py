@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from ltl.masks import Tensors
@@ -25,9 +27,9 @@ class Stack(nn.Module):
 
     A single network is called as it is, unless it is to give the bits that it gives among others (`stacked`). Several
     have each parameter and buffer stacked to (R, *shape), the weights of linear layers stored as (R, in, out). Chains
-    of linear and element-wise layers go through batched products; other networks are called one by one, on a GPU beside
-    one another and, with `merge` and where they have few channels, some as one (`merging`). Dropout draws from each
-    network's generator in training. `compiled` has `torch.compile` write the kernels of training.
+    of linear and element-wise layers and BatchNorm go through batched products; other networks are called one by one,
+    on a GPU beside one another and, with `merge` and where they have few channels, some as one (`merging`). Dropout
+    draws from each network's generator in training. `compiled` has `torch.compile` write the kernels of training.
     """
 
     def __init__(self, networks: Sequence[nn.Module], *, stacked: bool, compiled: bool, merge: bool) -> None:
@@ -38,7 +40,12 @@ class Stack(nn.Module):
         self._linear = {f"{path}.weight" for path, module in layers.items() if isinstance(module, nn.Linear)}
         convolutions = {f"{path}.weight" for path, module in layers.items() if isinstance(module, _CONVOLUTIONS)}
         self._products = self._linear | convolutions
-        self._counters: list[str] = []
+        norms = {path: module for path, module in layers.items() if isinstance(module, BATCH_NORM)}
+        self._counters = [
+            f"{path}.num_batches_tracked"
+            for path, norm in norms.items()
+            if norm.num_batches_tracked is not None and norm.momentum
+        ]
         if self.plain:
             self.network = networks[0]
             self._skeleton = (networks[0],)  # in a tuple: not a submodule
@@ -55,10 +62,8 @@ class Stack(nn.Module):
                     self.register_buffer(_flat(name), whole)
             self._names = list(states[0])
             self._skeleton = (networks[0].to("meta"),)
-            for path, module in layers.items():
-                if isinstance(module, BATCH_NORM) and module.num_batches_tracked is not None and module.momentum:
-                    self._counters.append(f"{path}.num_batches_tracked")  # counted for all at once
-                    module.num_batches_tracked = None
+            for name in self._counters:
+                norms[name.rpartition(".")[0]].num_batches_tracked = None  # counted for all at once
         self._mergeable = mergeable(self.skeleton) if merge and not self.plain else 1
         self._dropouts = [module for module in self.skeleton.modules() if isinstance(module, Dropout)]
         self.chain = is_chain(self.skeleton)
@@ -85,6 +90,11 @@ class Stack(nn.Module):
         """Return the parameter that holds `name` of all networks, or the one network's own."""
         return self.network.get_parameter(name) if self.plain else self.get_parameter(_flat(name))
 
+    def seen(self, name: str) -> Tensor:
+        """Return what a pass sees of the stacked parameter or buffer `name`, or the one network's own."""
+        seen: Tensor = attrgetter(name)(self.network) if self.plain else getattr(self, _flat(name))
+        return seen
+
     def laid_out(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
         """Return one tensor for each network, of the shape of its weight `name`, stacked as `stacked(name)` is."""
         if self.plain:
@@ -110,6 +120,21 @@ class Stack(nn.Module):
         modules = self.skeleton.named_modules()
         layers = [path for path, module in modules if isinstance(module, BATCH_NORM) and module.affine]
         return [self.stacked(f"{path}.{name}") for path in layers for name in ("weight", "bias")]
+
+    def count_batches(self) -> None:
+        """Have every BatchNorm know of a further batch."""
+        if self._counters:
+            torch._foreach_add_([self.seen(name) for name in self._counters], 1)
+
+    def normalised(self, path: str, hidden: Tensor, seen: Callable[[str], Tensor] | None = None) -> Tensor:
+        """Return BatchNorm layer `path` of `hidden`, whose dimension 1 holds the units of all networks, R·units.
+
+        `seen` gives its tensors by name, if they are not the stack's own; in training running statistics change.
+        """
+        layer: nn.BatchNorm1d = self.skeleton.get_submodule(path)  # type: ignore[assignment]
+        names = ("running_mean", "running_var", *(("weight", "bias") if layer.affine else ()))
+        tensors = {name: (seen or self.seen)(f"{path}.{name}").flatten() for name in names}
+        return F.batch_norm(hidden, **tensors, training=layer.training, momentum=layer.momentum or 0.0, eps=layer.eps)
 
     def at_once(self, device: str) -> int:
         """Return how many networks pass as one: on a processor the zeros between them cost more than they gain."""
@@ -151,15 +176,17 @@ class Stack(nn.Module):
         return torch.stack([module.draw(like.new_empty(shape), generator) for generator in self.generators])
 
     def forward(self, inputs: Tensor | SparseBatch) -> Tensor:
-        if isinstance(inputs, SparseBatch):
-            return self._through_chain(inputs, self._seen)
-        if self.plain:
+        if self.plain and isinstance(inputs, Tensor):
             for module in self._dropouts:
                 module.generator = self.generators[0]
             compiled = self._compiled if self.training else None
             outputs: Tensor = compiled({}, (inputs[0],)) if compiled else self.network(inputs[0])
             return outputs.unsqueeze(0)
-        return self._through_chain(inputs, self._seen) if self.chain else self._each(inputs)
+        if self.training:
+            self.count_batches()
+        if self.chain or isinstance(inputs, SparseBatch):
+            return self._through_chain(inputs, self.seen)
+        return self._each(inputs)
 
     def _alone(self, state: Tensors, inputs: Tensor | SparseBatch) -> Tensor:
         if not isinstance(inputs, SparseBatch):
@@ -170,11 +197,6 @@ class Stack(nn.Module):
             return (state[name].mT.contiguous() if name in self._linear else state[name]).unsqueeze(0)
 
         return self._through_chain(inputs, weights)[0]
-
-    def _seen(self, name: str) -> Tensor:
-        """Return what a pass sees of the stacked parameter `name`."""
-        seen: Tensor = getattr(self, _flat(name))
-        return seen
 
     def _tensors(self) -> Tensors:
         """Return what is stacked by name, as (R, *shape)."""
@@ -194,6 +216,10 @@ class Stack(nn.Module):
                     hidden = torch.bmm(hidden, weight) if bias is None else torch.baddbmm(bias, hidden, weight)
             elif isinstance(module, nn.Flatten):
                 hidden = hidden if isinstance(hidden, SparseBatch) else hidden.flatten(2)
+            elif isinstance(module, nn.BatchNorm1d):
+                assert isinstance(hidden, Tensor)
+                turned = hidden.transpose(0, 1)
+                hidden = self.normalised(path, turned.flatten(1), weights).view(turned.shape).transpose(0, 1)
             elif isinstance(module, Dropout) and module.training:
                 assert isinstance(hidden, Tensor)
                 module.kept = self.kept(module, hidden.shape[1:], hidden)
@@ -209,8 +235,6 @@ class Stack(nn.Module):
         names = [name for name in self._names if name not in self._counters]
         parts = {name: self._parts(name, inputs.device.type, size) for name in names}
         call = (self._compiled if self.training else None) or self._call
-        if self.training and self._counters:
-            torch._foreach_add_([getattr(self, _flat(name)) for name in self._counters], 1)
 
         def one(number: int) -> Tensor:
             for module in self._dropouts if self.training else ():
@@ -248,9 +272,13 @@ def _laid_out(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def is_chain(network: nn.Module) -> bool:
-    """Return whether `network` is a sequence of linear, element-wise and flattening layers, as a perceptron is."""
+    """Return whether `network` is a sequence of layers as a perceptron has them.
+
+    They are linear, element-wise or flattening ones, and BatchNorm whose running statistics are moving averages.
+    """
     return type(network).forward is nn.Sequential.forward and all(
         isinstance(module, (nn.Linear, Dropout, *ELEMENTWISE))
+        or (isinstance(module, nn.BatchNorm1d) and module.track_running_stats and bool(module.momentum))
         or (isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1))
         for module in network.children()
     )

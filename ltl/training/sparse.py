@@ -85,7 +85,7 @@ class _Product(torch.autograd.Function):
 
 
 class SparseChain:
-    """The networks of a stack, all of them chains of linear and element-wise layers, computed from kept weights alone.
+    """The networks of a stack, all of them perceptrons (`is_chain`), computed from their kept weights alone.
 
     The dense weights stay what everything else reads and writes; `lifted` takes the kept ones out for as long as
     optimiser steps run, together with their optimiser state, and puts them back.
@@ -125,6 +125,7 @@ class SparseChain:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the outputs (R, b, *) for inputs (R, b, *); features run down the rows on the way."""
+        self.stack.count_batches()
         size, batch = inputs.shape[:2]
         hidden = inputs.flatten(2).transpose(1, 2).reshape(-1, batch)
         for path, module in self.stack.skeleton.named_children():
@@ -132,6 +133,8 @@ class SparseChain:
                 layer = self.layers[f"{path}.weight"]
                 bias = None if module.bias is None else self.stack.stacked(f"{path}.bias")
                 hidden = _Product.apply(layer.values, bias, hidden, layer)  # type: ignore[no-untyped-call]
+            elif isinstance(module, nn.BatchNorm1d):
+                hidden = self.stack.normalised(path, hidden.unsqueeze(0))[0]
             elif isinstance(module, Dropout):
                 kept = self.stack.kept(module, torch.Size((batch, len(hidden) // size)), inputs)
                 module.kept = kept.transpose(1, 2).reshape(-1, batch)
@@ -156,6 +159,8 @@ class SparseChain:
                         hidden = matrices[f"{path}.weight"] @ hidden
                     if module.bias is not None:
                         hidden = hidden + state[f"{path}.bias"].unsqueeze(1)
+                elif isinstance(module, nn.BatchNorm1d):
+                    hidden = self.stack.normalised(path, hidden.unsqueeze(0), state.__getitem__)[0]
                 elif not isinstance(module, nn.Flatten):
                     hidden = module(hidden)
             return hidden
