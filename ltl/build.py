@@ -83,6 +83,9 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
     if rewind_step >= length:
         raise schema.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
     lr_schedule = _instantiate(cfg.lr_schedule, "lr_schedule", "length", "steps")
+    schedule = _instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step")
+    events = schedule(rounds=cfg.pruner.rounds, rate=cfg.pruner.rate, length=length, rewind_step=rewind_step)
+    untrained = cfg.pruner.get("scores") is not None or any(event.untrained for event in events)
     built = Experiment(
         folder=folder,
         dataset=dataset,
@@ -90,7 +93,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
         model=_instantiate(cfg.model, "model", "input_shape", "outputs"),
         weight_init=_instantiate(cfg.initialiser, "initialiser", "weight", "generator"),
         pruner=_pruner(cfg.pruner),
-        schedule=_instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step"),
+        schedule=schedule,
         rounds=cfg.pruner.rounds,
         rate=cfg.pruner.rate,
         length=length,
@@ -103,7 +106,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
         seeds=Seeds(seed=cfg.seed, **cfg.seeds),
         trials=cfg.trials,
         controls={
-            str(arm): _control(str(arm), control, cfg.seeds.order_by_round, scored=cfg.pruner.get("scores") is not None)
+            str(arm): _control(str(arm), control, cfg.seeds.order_by_round, untrained=untrained)
             for arm, control in cfg.control.items()
         },
         hardware=_hardware(cfg.hardware),
@@ -244,9 +247,10 @@ def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
     return torch.device("cuda" if accelerator == "gpu" else "cpu")
 
 
-def _control(arm: str, cfg: DictConfig, order_by_round: str, *, scored: bool) -> Control:
+def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool) -> Control:
+    """Return a control; `untrained` says whether the tickets that it is compared with are not trained themselves."""
     again = cfg.mask in ("same", "dense") and cfg.draws > 1
-    repeats = (cfg.mask == "same" and not scored) or again  # where scores are trained, no ticket's weights have been
+    repeats = (cfg.mask == "same" and not untrained) or again
     if (
         repeats
         and cfg.data == "same"

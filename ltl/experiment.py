@@ -192,9 +192,12 @@ class Experiment:
 
     def _search(self, trials: Sequence[int], done: Callable[[Key], bool]) -> Iterator[Job]:
         rounds, events = (0, []) if self.scoring else (self.rounds, self._events())
-        first = (0,) + (self.rewind_step,) * rounds
+        untrained = {event.round + 1 for event in events if event.untrained}
+        last = self.length - 1  # a round that is not trained has one step, at which the optimiser does nothing
+        first = (0, *(last if turn in untrained else self.rewind_step for turn in range(1, rounds + 1)))
         marks = frozenset({(event.round, event.step) for event in events} | {(0, self.rewind_step)})
         idle = frozenset((event.round, event.step) for event in events if event.replaces)
+        idle |= {(turn, last) for turn in untrained}
         networks = tuple(
             Network(
                 Search(

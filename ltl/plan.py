@@ -41,9 +41,14 @@ def plan(cfg: DictConfig, name: str) -> Plan:
         jobs = list(built.jobs(lambda key: False))
         step, example = _measured(built, Path(folder))
     sizes = [len(split) for split in (built.dataset.train, built.dataset.validation, built.dataset.test)]
-    trained = [job for job in jobs if job.timeline.trains]
-    steps = sum(job.steps() for job in trained)
-    keys = [key for job in trained for key in job.keys]
+    steps = sum(job.steps() - len(job.timeline.idle) * len(job.networks) for job in jobs)
+    keys = [
+        key
+        for job in jobs
+        for network in job.networks
+        for turn, key in enumerate(network.keys)
+        if job.timeline.trains(turn)
+    ]
     evaluations = sum(job.timeline.epochs() * len(job.networks) for job in jobs)
     ends = sum(len(job.keys) for job in jobs)
     examples = ends * (sizes[0] + sizes[2]) + evaluations * (sizes[1] + _IMPROVED * sizes[2])

@@ -400,15 +400,24 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
 # Plans
 
 
-def test_a_plan_counts_what_a_run_then_does_and_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("control=[reinit,random_mask,untrained]", "draws=2", "pruner=imp_late", "pruner.rewind_to=2it"),
+        ("control=trained", "pruner=zhou_heuristic"),
+    ],
+)
+def test_a_plan_counts_what_a_run_then_does_and_leaves_nothing_behind(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
     """Its trainings, controls and steps are those of the rows that are trained; the time is above 0."""
-    job = (*FAST, "control=[reinit,random_mask,untrained]", "draws=2", "pruner=imp_late", "pruner.rewind_to=2it")
+    job = (*FAST, *overrides)
     done = ltl(tmp_path, "plan=true", "hardware.stop_after=0s", *job)
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(tmp_path.iterdir())
     name, trainings, controls, steps, speed, _ = (cell.strip() for cell in done.stdout.splitlines()[2].split("│"))
     assert ltl(tmp_path, *job, "hydra.run.dir=run").returncode == 0
-    rows = [row for row in read_table(tmp_path / "run/rounds.csv") if row["arm"] != "untrained"]
+    rows = [row for row in read_table(tmp_path / "run/rounds.csv") if row["steps"] != "0"]
     assert (name, int(trainings)) == ("run", len(rows))
     assert int(controls) == sum(row["arm"] != "ticket" for row in rows)
     assert int(steps) == sum(int(row["steps"]) for row in rows)

@@ -171,6 +171,7 @@ OPTIONS = {
         "zhou_freeze_init",
         "zhou_heuristic",
         "zhou_heuristic_init",
+        "zhou_heuristic_magnitude",
         "zhou_reinit",
         "zhou_rescaled",
         "zhou_reshuffle",

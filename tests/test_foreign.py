@@ -67,7 +67,14 @@ def owner() -> Owner:
         return Owner(width=8)
 
 
-def cycle(*, rewind_epoch: int = 0, rounds: int = ROUNDS, rate: float = RATE, **parts: Any) -> PruneRewind:
+def cycle(
+    *,
+    rewind_epoch: int = 0,
+    rounds: int = ROUNDS,
+    rate: float = RATE,
+    schedule: Callable[..., list[schedules.Event]] = schedules.after_training,
+    **parts: Any,
+) -> PruneRewind:
     allocate = partial(allocation.per_layer, conv=1.0, linear=1.0, output=0.5, layers={}, exclude=[], allow_empty=False)
     method = {
         "criterion": criteria.final_magnitude,
@@ -79,7 +86,7 @@ def cycle(*, rewind_epoch: int = 0, rounds: int = ROUNDS, rate: float = RATE, **
     }
     return PruneRewind.by_epochs(
         pruner=Pruner(**{**method, **parts}),
-        schedule=schedules.after_training,
+        schedule=schedule,
         rounds=rounds,
         rate=rate,
         epochs_per_round=EPOCHS,
@@ -389,6 +396,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "rate": (lambda: cycle(rate=1.0), r"rate=1.0"),
     "rounds": (lambda: cycle(rounds=-1), r"rounds=-1"),
+    "rounds without training": (lambda: cycle(schedule=schedules.dense_alone), r"trains every round.*dense_alone"),
     "rewinding past the end": (lambda: cycle(rewind_epoch=3), r"rewind_epoch=3.*epochs_per_round=3"),
     "fresh weights without a function": (
         lambda: fit(owner(), cycle(survivors=survivors.reinitialised)), r"initialise",

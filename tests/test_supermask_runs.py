@@ -462,22 +462,30 @@ def test_a_layer_is_emptied_only_where_that_is_allowed(launch: Launch, pruner: s
         assert (sizes["fc1.weight"] == 0) == allowed
 
 
-@pytest.mark.parametrize(("way", "pruner"), [("in_turn", "zhou_heuristic_init"), ("together", "zhou_heuristic")])
-def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str, pruner: str) -> None:
-    """`control=untrained`: heuristic supermasks at θ₀, and at constants with the signs of a later rewind point.
+HEURISTIC = [
+    ("in_turn", "zhou_heuristic_init"),
+    ("together", "zhou_heuristic"),
+    ("together", "zhou_heuristic_magnitude"),
+]
+
+
+@pytest.mark.parametrize("arm", ["ticket", "untrained"])
+@pytest.mark.parametrize(("way", "pruner"), HEURISTIC)
+def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str, pruner: str, arm: str) -> None:
+    """Heuristic supermasks at θ₀, and at constants with the signs of a later rewind point; or `control=untrained`.
 
     Masks are of one dense training; the accuracy is that of the ticket's own file, after no step of training.
     """
-    fixed = [f"pruner={pruner}", "control=untrained", "length=40it", "trials=2", f"hardware.stack={way}"]
+    fixed = [f"pruner={pruner}", "length=40it", "trials=2", f"hardware.stack={way}"]
     fixed += ["pruner.rewind_to=7it"] if way == "together" else []
+    fixed += ["control=untrained", "pruner.schedule._target_=ltl.pruning.schedules.after_dense"] * (arm == "untrained")
     folder = launch(*fixed)
     dataset, table = digits(folder), rows(folder)
     for trial in range(2):
+        assert table[str(trial), "ticket", "0", "0"]["steps"] == "40"
         for turn in (1, 2):
-            row, ticket = (
-                table[str(trial), "untrained", "0", str(turn)],
-                tickets(folder)[f"trial-{trial}/round-0{turn}"],
-            )
+            row, ticket = table[str(trial), arm, "0", str(turn)], tickets(folder)[f"trial-{trial}/round-0{turn}"]
+            assert ticket.metadata["rewind_step"] == ("7" if way == "together" else "0")
             network = rebuild.network(ticket, dataset)
             found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc]
             assert float(row["test_accuracy"]) == found[0][1] == float(row["early_stop_test_accuracy"])
@@ -485,9 +493,23 @@ def test_a_ticket_may_be_evaluated_before_any_training(launch: Launch, way: str,
             assert row["total_steps"] == ticket.metadata["search_steps"] == "40"
             if pruner == "zhou_heuristic_init":
                 assert all(torch.equal(ticket.state[name], value) for name, value in theta_0(folder, trial).items())
-            else:
+            elif pruner == "zhou_heuristic":
                 assert all(len(ticket.state[name].abs().unique()) == 1 for name in ticket.masks)
-    assert all(row["train_loss"] == "" for row in read_table(folder / "metrics.csv") if row["arm"] == "untrained")
+    metrics = read_table(folder / "metrics.csv")
+    assert all((row["train_loss"] == "") == (row["arm"] == arm and row["round"] != "0") for row in metrics)
+
+
+def test_a_heuristic_supermask_may_be_trained(launch: Launch) -> None:
+    """`control=trained` gives what tickets give where they are trained, up to reassociation in a stack."""
+    fixed = ("length=40it", "eval_every=10it")
+    trained = rows(launch("pruner=zhou_heuristic_magnitude", "control=trained", *fixed, folder="supermask"))
+    tickets_of = rows(launch("pruner=imp_oneshot", "control=none", *fixed, folder="ticket"))
+    for turn in ("1", "2"):
+        ours, theirs = trained["0", "trained", "0", turn], tickets_of["0", "ticket", "0", turn]
+        for name in ("mask_sha256", "steps", "total_steps", "early_stop_step"):
+            assert ours[name] == theirs[name], name
+        for name in ("train_loss", "test_loss"):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-6), name
 
 
 def test_a_supermask_may_be_trained(launch: Launch) -> None:

@@ -68,6 +68,8 @@ class PruneRewind(pl.Callback):
         first = (0,) + (rewind_epoch,) * rounds
         timeline = Timeline(length=epochs_per_round, eval_every=1, first=first, chunk=1)
         events = schedule(rounds=rounds, rate=rate, length=epochs_per_round, rewind_step=rewind_epoch)
+        if any(event.untrained for event in events):
+            raise LtlError("schedule: PruneRewind.by_epochs trains every round; take after_dense for dense_alone.")
         search = Search(pruner=pruner, events=events, seed=seed)
         return cls(members=[search], pruner=pruner, rewind_step=rewind_epoch, timeline=timeline)
 
@@ -263,17 +265,16 @@ class PruneRewind(pl.Callback):
         """Prune, and set weights, buffers, optimiser and learning rate to where the next round begins."""
         host = self._host()
         turn = host.position[0] + 1
-        first = host.timeline.first[turn]
         for member, now in zip(self.members, host.networks(), strict=True):
             with self._spared(member):
-                member.next_round(cloned(now), length=host.timeline.length, first=first)
+                member.next_round(cloned(now), length=host.timeline.length, first=self.rewind_step)
             if member.current.round < turn:  # it was lost just now
-                member.next_round(now, length=host.timeline.length, first=first)
+                member.next_round(now, length=host.timeline.length, first=self.rewind_step)
             with torch.no_grad():
                 for name, tensor in now.items():
                     tensor.copy_(member.current.theta[name])
         self._set_optimizers(trainer)
-        host.position = (turn, first)
+        host.position = (turn, host.timeline.first[turn])
         host.lr_held = self.pruner.lr == "last"
         self._hold()
         self._zero_pruned(trainer)

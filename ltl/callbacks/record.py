@@ -110,7 +110,9 @@ class Record(pl.Callback):
             trained.synchronize()
             module.seconds += time.perf_counter() - begun
             begun = time.perf_counter()
-        step = module.position[1] if module.timeline.trains else 0
+        turn, step = module.position
+        trains = module.timeline.trains(turn)
+        step = step if trains else 0
         summed = trainer.strategy.reduce(module.interval_loss, reduce_op="mean")  # over processes, each with its share
         losses = [one / max(1, module.interval_steps) for one in summed.tolist()]
         module.interval_loss, module.interval_steps = torch.zeros_like(summed), 0
@@ -120,7 +122,7 @@ class Record(pl.Callback):
         done = self.steps_done + module.position[1] - module.timeline.first[module.position[0]]
         self._find_lost(losses, step)
         points: dict[int, Row] = {
-            number: {"step": step, "lr": module.lr(), **({"train_loss": loss} if module.timeline.trains else {})}
+            number: {"step": step, "lr": module.lr(), **({"train_loss": loss} if trains else {})}
             for number, loss in enumerate(losses)
             if number not in self.lost
         }
@@ -234,7 +236,7 @@ class Record(pl.Callback):
         assert module is not None
         start, length = member.current, module.timeline.length
         on_path = live(module.stack.skeleton, module.dataset.input_shape, start.masks)
-        last, steps = curve[-1], length - start.step if module.timeline.trains else 0
+        last, steps = curve[-1], length - start.step if module.timeline.trains(module.position[0]) else 0
         row: Row = {
             **self._identity(number, start),
             "density": density(start.masks),

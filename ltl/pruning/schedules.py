@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ltl.errors import LtlError
 from ltl.masks import Masks, distance
@@ -32,7 +32,7 @@ class Event:
 
     Where `replaces`, as many weights grow as are dropped, a rate of those that each layer has, and the optimiser does
     not step at that step. Where `settled`, the event is a look: a dense network is pruned only if its mask has settled,
-    and one that has been pruned stays as it is.
+    and one that has been pruned stays as it is. Where `untrained`, the round that follows is evaluated at its start.
     """
 
     round: int
@@ -43,6 +43,7 @@ class Event:
     anew: bool = False  # from the dense network's mask, not from the one before
     replaces: bool = False
     settled: Settled | None = None
+    untrained: bool = False
 
 
 def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
@@ -53,6 +54,12 @@ def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -
 def after_dense(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
     """Prune further after each round, by what the dense network's training alone has shown (one-shot pruning)."""
     return [Event(turn, length, Target(rate=rate), length, of_dense=True) for turn in range(rounds)]
+
+
+def dense_alone(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
+    """Prune as `after_dense`, and train nothing else: tickets are heuristic supermasks (Zhou et al. 2019, §5)."""
+    events = after_dense(rounds=rounds, rate=rate, length=length, rewind_step=rewind_step)
+    return [replace(event, untrained=True) for event in events]
 
 
 def before_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:

@@ -31,10 +31,9 @@ class Timeline:
         """Return the number of optimiser steps of all rounds."""
         return sum(self.length - first for first in self.first)
 
-    @property
-    def trains(self) -> bool:
-        """Whether the optimiser steps at all."""
-        return len(self.idle) < self.steps()
+    def trains(self, turn: int) -> bool:
+        """Return whether the optimiser steps at all in round `turn`."""
+        return sum(at == turn for at, _ in self.idle) < self.length - self.first[turn]
 
     def next_interval(self, position: Position) -> Position:
         """Return where the interval after `position` begins: there, or at the start of the next round."""
