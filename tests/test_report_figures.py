@@ -357,12 +357,22 @@ def test_an_arm_just_below_the_others_stays_on_the_axis(tmp_path: Path) -> None:
 def test_an_arm_that_is_not_trained_has_its_place_on_the_axis(tmp_path: Path) -> None:
     """All of it, for it is no arm that collapses on the way."""
     fall: dict[str, Any] = {"ticket": flat(0.0), "untrained": lambda round: -0.2 * round}
-    for train in (True, False):
-        config = {"control": {"untrained": {"train": train}}}
-        run = load(make_run(tmp_path / str(train), rounds=3, gains=fall, config=config))
-        drawing = accuracy_against_density(studies([run])[0], Sheet(run.folder, WIDTHS["page"], pdf=False))
+    run = load(make_run(tmp_path, rounds=3, gains=fall))
+    [study] = studies([run])
+    idle = [replace(row, steps=0.0) if row.arm == "untrained" else row for row in study.rows]
+    for train, rows in ((True, study.rows), (False, idle)):
+        drawing = accuracy_against_density(replace(study, rows=rows), Sheet(run.folder, WIDTHS["page"], pdf=False))
         assert drawing is not None
         assert ("below this axis" in words(drawing)) is train
+
+
+def test_tickets_that_are_not_trained_have_no_figure_of_their_training(whole: Study, sheet: Sheet) -> None:
+    """Heuristic supermasks: the dense network alone has a step of its early stop, and seconds."""
+    idle = [replace(row, steps=0.0 if row.round else row.steps) for row in whole.rows]
+    for draw in (early_stop_against_density, seconds_against_density):
+        assert draw(whole, sheet) is not None
+        assert draw(replace(whole, rows=idle), sheet) is None
+        assert draw(replace(whole, rows=[row for row in whole.rows if not row.round]), sheet) is not None
 
 
 def test_an_axis_of_accuracies_ends_at_100_percent(whole: Study, sheet: Sheet, drawn: list[Figure]) -> None:

@@ -38,8 +38,8 @@ def accuracy_against_density(study: Study, sheet: Sheet) -> Drawing | None:
 
 def early_stop_against_density(study: Study, sheet: Sheet) -> Drawing | None:
     """Draw the early-stop step against density, hollow where a trial is censored; None without data."""
-    lines = series.arms(study, lambda row: row.early_stop_step, hollow=True)
-    if not lines:
+    lines = series.arms(study, lambda row: row.early_stop_step if row.steps != 0 else None, hollow=True)
+    if _dense_alone(study, lines):
         return None
     hollow = any(point.hollow for line in lines for point in line.points)
     caption = "Optimiser steps until the validation loss is lowest: lower is faster. " + (_HOLLOW_WORDS * hollow)
@@ -84,7 +84,7 @@ def effective_against_density(study: Study, sheet: Sheet) -> Drawing | None:
 def seconds_against_density(study: Study, sheet: Sheet) -> Drawing | None:
     """Draw the training time of an optimiser step (ms, the network's share) against density; None without data."""
     lines = series.arms(study, lambda row: 1000 * row.seconds / row.steps if row.seconds and row.steps else None)
-    if not lines:
+    if _dense_alone(study, lines):
         return None
     caption = (
         "Training time of one optimiser step on one network (its share, where networks train side by side), for each "
@@ -119,9 +119,15 @@ def studies_against_density(studies: Sequence[Study], sheet: Sheet) -> Drawing |
 
 
 def _has_untrained(study: Study) -> bool:
-    """Whether an arm is not trained: far below the others, and what one wants to see."""
-    controls = study.first.setting("control") or {}
-    return any(control.get("train") is False for control in controls.values())
+    """Whether anything is evaluated untrained: far below the others, and what one wants to see."""
+    return any(row.steps == 0 for row in study.rows)
+
+
+def _dense_alone(study: Study, lines: Sequence[Series]) -> bool:
+    """Whether nothing is drawn, or the dense network alone of what was pruned too."""
+    return not any(point.round for line in lines for point in line.points) and (
+        not lines or any(row.round for row in study.rows)
+    )
 
 
 def _accuracy(row: RoundRow) -> float | None:
