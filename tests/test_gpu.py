@@ -22,6 +22,8 @@ KINDS = {
     "lenet": LENET,
     "lenet-in-pieces": (*LENET, "model.widths=[300,100]"),  # large enough for the optimiser to take it in pieces
     "lenet-sgd": (*LENET, "optimizer=sgd", "optimizer.lr=0.0625", "clip=1.0"),
+    "signs": (*LENET, "model.activation=sign", "model.bias=false"),  # BatchNorm before each
+    "heuristic": (*LENET, "pruner=zhou_heuristic"),  # the dense network alone is trained
     "frozen-fill": (*LENET, "pruner=zhou_freeze_init"),
     "edge-popup": (*LENET, "pruner=edge_popup", "pruner.rounds=2"),
     "binary-gradual": (*LENET, "pruner=multi_prize_gradual", "pruner.rounds=2", *GRADUAL),
@@ -51,7 +53,7 @@ def test_a_recorded_step_is_the_step(run: Launch, kind: str) -> None:
     assert tickets(played) == tickets(plain)
 
 
-@pytest.mark.parametrize("kind", ["lenet", "lenet-sgd", "resnet"])
+@pytest.mark.parametrize("kind", ["lenet", "lenet-sgd", "signs", "resnet"])
 def test_side_by_side_trains_what_one_alone_does(run: Launch, kind: str) -> None:
     """In float64 the same masks, and losses within 1e-9."""
     together, in_turn = (
