@@ -84,8 +84,10 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
         raise schema.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
     lr_schedule = _instantiate(cfg.lr_schedule, "lr_schedule", "length", "steps")
     schedule = _instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step")
-    events = schedule(rounds=cfg.pruner.rounds, rate=cfg.pruner.rate, length=length, rewind_step=rewind_step)
-    untrained = cfg.pruner.get("scores") is not None or any(event.untrained for event in events)
+    untrained = cfg.pruner.get("scores") is not None or any(
+        event.untrained
+        for event in schedule(rounds=cfg.pruner.rounds, rate=cfg.pruner.rate, length=length, rewind_step=rewind_step)
+    )
     built = Experiment(
         folder=folder,
         dataset=dataset,

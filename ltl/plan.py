@@ -41,19 +41,19 @@ def plan(cfg: DictConfig, name: str) -> Plan:
         jobs = list(built.jobs(lambda key: False))
         step, example = _measured(built, Path(folder))
     sizes = [len(split) for split in (built.dataset.train, built.dataset.validation, built.dataset.test)]
-    steps = sum(job.steps() - len(job.timeline.idle) * len(job.networks) for job in jobs)
-    keys = [
-        key
+    trained = [
+        (key, job.timeline.length - job.timeline.first[turn])
         for job in jobs
         for network in job.networks
         for turn, key in enumerate(network.keys)
         if job.timeline.trains(turn)
     ]
+    steps = sum(count for _, count in trained)
     evaluations = sum(job.timeline.epochs() * len(job.networks) for job in jobs)
     ends = sum(len(job.keys) for job in jobs)
     examples = ends * (sizes[0] + sizes[2]) + evaluations * (sizes[1] + _IMPROVED * sizes[2])
-    controls = sum(arm != "ticket" for _, arm, _, _ in keys)
-    return Plan(name, len(keys), controls, steps, step, (steps * step + examples * example) / 3600)
+    controls = sum(arm != "ticket" for (_, arm, _, _), _ in trained)
+    return Plan(name, len(trained), controls, steps, step, (steps * step + examples * example) / 3600)
 
 
 def show(plans: Sequence[Plan]) -> None:

@@ -405,6 +405,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
     [
         ("control=[reinit,random_mask,untrained]", "draws=2", "pruner=imp_late", "pruner.rewind_to=2it"),
         ("control=trained", "pruner=zhou_heuristic"),
+        ("control=none", "pruner=rigl", "pruner.schedule.every=2"),  # at some steps weights are replaced instead
     ],
 )
 def test_a_plan_counts_what_a_run_then_does_and_leaves_nothing_behind(
