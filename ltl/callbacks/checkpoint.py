@@ -61,9 +61,9 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint` to `path`."""
         buffer = io.BytesIO()
         torch.save({**checkpoint, _SETTINGS: self.settings}, buffer)
-        digest = hashlib.sha256(buffer.getbuffer()).digest()
+        digest = hashlib.sha256(buffer.getvalue()).digest()  # no copy, nor is it below
         buffer.write(digest)
-        write_atomic(Path(path), buffer.getbuffer())
+        write_atomic(Path(path), buffer.getvalue())  # a view in the traceback of a full disk ends Python 3.12.1
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
