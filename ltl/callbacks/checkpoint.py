@@ -63,7 +63,7 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         torch.save({**checkpoint, _SETTINGS: self.settings}, buffer)
         digest = hashlib.sha256(buffer.getvalue()).digest()  # no copy, nor is it below
         buffer.write(digest)
-        write_atomic(Path(path), buffer.getvalue())  # a view in the traceback of a full disk ends Python 3.12.1
+        write_atomic(Path(path), buffer.getvalue())  # a view in a full disk's traceback crashed Python 3.12.1
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
