@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ltl import build, fit
 from ltl.callbacks.progress import RunProgress
 from ltl.errors import LtlError
-from ltl.masks import dense, kept
+from ltl.masks import dense, kept, total
 from ltl.pruning import criteria, fillers, schedules, survivors
 from ltl.pruning.allocation import Target
 from ltl.pruning.evidence import Evidence
@@ -354,6 +354,9 @@ def test_schedules_before_and_within_a_round() -> None:
     assert events[5].target.density == pytest.approx(0.25)
     assert [event.anew for event in events] == ([True] + [False] * 5) * 2
 
+    late = schedules.gradual(**settings, start=1.0, begin=0.75, end=1.0, prunings=5)
+    assert [event.step for event in late[:6]] == [20, 84, 88, 92, 96, 99]
+
     half = schedules.gradual(**settings, start=0.5, begin=0.25, end=0.75, prunings=5)
     assert [(event.round, event.step, event.anew) for event in half] == [
         (event.round, event.step, event.anew) for event in events
@@ -392,6 +395,15 @@ def test_a_round_that_prunes_anew_begins_with_the_dense_network(
     second = load(built.ticket_path(0, 2))
     assert kept(second.masks) == round(0.16 * sum(mask.numel() for mask in second.masks.values()))
     assert all(torch.equal(first.masks[name], second.masks[name]) for name in WEIGHTS)
+
+
+@pytest.mark.parametrize("begin", [0.5, 1.0])
+def test_pruning_until_the_very_end_reaches_the_density_of_the_round(
+    ticket: Callable[..., tuple[Ticket, build.Experiment]], begin: float
+) -> None:
+    """The last pruning comes a step before the end: after it nothing would be trained, nor written."""
+    found, _ = ticket("pruner=gradual", f"pruner.schedule.begin={begin}", "pruner.schedule.end=1.0")
+    assert kept(found.masks) == round(0.4 * total(found.masks))
 
 
 def test_a_network_that_has_diverged_is_not_pruned_while_it_trains(

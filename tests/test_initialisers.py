@@ -124,3 +124,11 @@ def test_unknown_parameters_are_refused_by_name(stranger: nn.Module) -> None:
     network = nn.Sequential(nn.Linear(4, 4), stranger)
     with pytest.raises(LtlError, match=rf"1\.weight of {type(stranger).__name__}"):
         initialise(network, weight_init=glorot_normal, generator=seeded(0))
+
+
+@pytest.mark.parametrize("stranger", [nn.Dropout(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5), nn.RReLU()])
+def test_modules_that_draw_from_the_global_generator_are_refused_by_name(stranger: nn.Module) -> None:
+    """Their draws no seed of the run fixes: the same command would give other masks."""
+    network = nn.Sequential(nn.Linear(3, 2), stranger)
+    with pytest.raises(LtlError, match=rf"^model: 1 is a torch\.nn\.{type(stranger).__name__}, .* use ltl\.models"):
+        initialise(network, weight_init=glorot_normal, generator=seeded(0))

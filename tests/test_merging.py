@@ -93,6 +93,14 @@ class Own(nn.Sequential):
         return outputs
 
 
+class Halved(nn.Conv2d):
+    """A convolution that does something else than its type."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = super().forward(inputs) / 2
+        return outputs
+
+
 @pytest.mark.parametrize(
     ("network", "several"),
     [
@@ -103,6 +111,7 @@ class Own(nn.Sequential):
         (ConvNet(**IMAGES, blocks=[16], widths=[12], dropout=0.5, activation="relu", batch_norm=True), 1),
         (Own(nn.Conv2d(3, 16, 3), nn.Flatten(), nn.Linear(576, 5)), 1),
         (nn.Sequential(nn.Conv2d(3, 16, 3), nn.Flatten(), nn.Linear(576, 5)), 4),
+        (nn.Sequential(Halved(3, 16, 3), nn.Flatten(), nn.Linear(576, 5)), 1),
         (nn.Sequential(nn.Conv2d(4, 16, 3, groups=2), nn.Flatten(), nn.Linear(576, 5)), 1),
         (nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16, momentum=None), nn.Flatten(), nn.Linear(576, 5)), 1),
         (nn.Sequential(nn.Conv2d(3, 16, 3), nn.Linear(6, 5)), 1),

@@ -18,6 +18,7 @@ from ltl.callbacks.progress import RunProgress
 from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.errors import Stopped
 from ltl.masks import Masks, Tensors
+from ltl.models.stack import Stack
 from ltl.results import TIME_COLUMNS, read_status, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
@@ -179,6 +180,30 @@ def assert_counts(pruner: str, cfg: DictConfig, found: list[Masks]) -> None:
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+class Trebled(nn.Linear):
+    """A linear layer that does something else than its type."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = super().forward(3 * inputs)
+        return outputs
+
+
+def shared() -> nn.Module:
+    relu = nn.ReLU()
+    return nn.Sequential(nn.Linear(4, 5), relu, nn.Linear(5, 5), relu, nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("make", [shared, lambda: nn.Sequential(nn.Linear(4, 5), nn.ReLU(), Trebled(5, 3))])
+def test_a_sequence_that_is_no_plain_chain_is_computed_as_it_is(make: Callable[[], nn.Module]) -> None:
+    """A module that is there twice, or a subclass with a `forward` of its own."""
+    networks = [make().double() for _ in range(3)]
+    inputs = torch.randn(3, 6, 4, dtype=torch.float64)
+    alone = torch.stack([network(one) for network, one in zip(networks, inputs, strict=True)])
+    stack = Stack(networks, stacked=True, compiled=False, merge=False).train()
+    torch.testing.assert_close(stack(inputs), alone, rtol=0, atol=1e-12)
+    assert not stack.chain
+
+
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object], family: str, optimizer: str) -> None:
     """Convolution, BatchNorm, dropout, augmentation and attention; clipping by each network's own norm."""

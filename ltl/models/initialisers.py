@@ -10,6 +10,10 @@ from ltl.errors import LtlError
 from ltl.masks import prunable
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_RANDOM = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+    nn.RReLU,
+)
 BATCH_NORM_START = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
 
 
@@ -24,10 +28,15 @@ def initialise(network: nn.Module, *, weight_init: WeightInit, generator: torch.
 
     BatchNorm starts as the identity (weight 1, bias 0, mean 0, variance 1). Draws are made in float32 on the
     generator's device, so that neither the network's device nor its memory format changes a bit of θ₀. LtlError for a
-    parameter or buffer of any other kind.
+    parameter or buffer of any other kind, and for a module that draws from PyTorch's global generator.
     """
     weights = set(prunable(network))
     for prefix, module in network.named_modules():
+        if isinstance(module, _RANDOM):
+            raise LtlError(
+                f"model: {prefix or 'it'} is a torch.nn.{type(module).__name__}, whose draws no seed of the run fixes: "
+                "use ltl.models.dropout.Dropout, which draws from a generator of its own."
+            )
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             path = f"{prefix}.{name}".lstrip(".")
             with torch.no_grad():

@@ -13,20 +13,20 @@ def mergeable(network: nn.Module) -> int:
     """Return how many networks of this architecture may pass as one: 1 if it is unknown or has enough channels.
 
     Known are sequences of convolutions, BatchNorm, pooling and element-wise layers, then a flattening one and linear
-    layers. A module with a `forward` of its own says by `CHANNELWISE = True` that all it does itself, such as adding a
-    shortcut, it does to each channel alike.
+    layers, each of exactly that type, as a subclass may compute something else. A module with a `forward` of its own
+    says by `CHANNELWISE = True` that all it does itself, such as adding a shortcut, it does to each channel alike.
     """
     flat, channels = False, []
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1 and not flat:
+        if type(module) is nn.Conv2d and module.groups == 1 and not flat:
             channels.append(module.out_channels)
-        elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
+        elif type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
             flat = True
         elif not (
-            isinstance(module, ELEMENTWISE)
-            or (isinstance(module, nn.Linear) and flat)
-            or (isinstance(module, _POOLS) and not flat)
-            or (isinstance(module, nn.BatchNorm1d if flat else nn.BatchNorm2d) and module.momentum is not None)
+            type(module) in ELEMENTWISE
+            or (type(module) is nn.Linear and flat)
+            or (type(module) in _POOLS and not flat)
+            or (type(module) is (nn.BatchNorm1d if flat else nn.BatchNorm2d) and module.momentum is not None)
             or type(module).forward is nn.Sequential.forward
             or getattr(module, "CHANNELWISE", False)
         ):

@@ -274,13 +274,16 @@ def _laid_out(tensors: Sequence[Tensor]) -> Tensor:
 def is_chain(network: nn.Module) -> bool:
     """Return whether `network` is a sequence of layers as a perceptron has them.
 
-    They are linear, element-wise or flattening ones, and BatchNorm whose running statistics are moving averages.
+    They are linear, element-wise or flattening ones, and BatchNorm whose running statistics are moving averages; each
+    is there once, and of exactly that type, as a subclass may compute something else.
     """
-    return type(network).forward is nn.Sequential.forward and all(
-        isinstance(module, (nn.Linear, Dropout, *ELEMENTWISE))
-        or (isinstance(module, nn.BatchNorm1d) and module.track_running_stats and bool(module.momentum))
-        or (isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1))
-        for module in network.children()
+    if type(network).forward is not nn.Sequential.forward or not isinstance(network, nn.Sequential):
+        return False
+    return len(network) == len(list(network.children())) and all(
+        type(module) in (nn.Linear, Dropout, *ELEMENTWISE)
+        or (type(module) is nn.BatchNorm1d and module.track_running_stats and bool(module.momentum))
+        or (type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1))
+        for module in network
     )
 
 

@@ -92,7 +92,8 @@ def gradual(
     """Prune while a round trains, from density `start` to its own, ρ = (1 − rate)^r (Zhu & Gupta 2017, eq. 1).
 
     Between the fractions `begin` and `end` of the round's training there are `prunings`, the density falling as
-    ρ + (start − ρ)(1 − t)³ with t from 0 to 1. LtlError for a `start` below the density of a round.
+    ρ + (start − ρ)(1 − t)³ with t from 0 to 1; the last a step before the end of training at the latest, for a mask
+    is to be trained with. LtlError for a `start` below the density of a round.
     """
     if rounds and start < 1 - rate:
         raise LtlError(
@@ -106,6 +107,7 @@ def gradual(
         for number in range(1, prunings + 1):
             progress = number / prunings
             step = rewind_step + round((begin + (end - begin) * progress) * (length - rewind_step))
+            step = min(step, length - 1)
             target = Target(density=final + (start - final) * (1 - progress) ** 3)
             events.append(Event(turn, step, target, rewind_step))
     return events
