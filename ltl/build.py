@@ -27,6 +27,7 @@ from ltl.hardware import Hardware
 from ltl.models.scaling import scaled
 from ltl.pruning.pruner import Pruner, Replacement
 from ltl.rng import Seeds, generator
+from ltl.supermasks import Estimator
 from ltl.tickets import find
 from ltl.training.controls import Control
 from ltl.training.scoring import Scoring
@@ -232,9 +233,17 @@ def _pruner(cfg: DictConfig) -> Pruner:
 
 def _scoring(cfg: DictConfig, steps: Callable[..., int]) -> Scoring:
     length = steps(cfg.length, "pruner.scores.length")
+    estimator: Any = _instantiate(cfg.estimator, "pruner.scores.estimator")()
+    if not 1 <= length <= _LONGEST:
+        raise LtlError(f"pruner.scores.length={cfg.length} is {length} steps: scores are trained for 1 to {_LONGEST}.")
+    if not isinstance(estimator, Estimator):
+        raise LtlError(
+            f"pruner.scores.estimator._target_={cfg.estimator._target_} is no estimator of masks: it must have draws, "
+            "fresh, weights and found, as ltl.supermasks.EdgePopup has."
+        )
     lr_schedule = _instantiate(cfg.lr_schedule, "pruner.scores.lr_schedule", "length", "steps")
     return Scoring(
-        estimator=_instantiate(cfg.estimator, "pruner.scores.estimator")(),
+        estimator=estimator,
         optimizer=_instantiate(cfg.optimizer, "pruner.scores.optimizer", "params"),
         lr_schedule=lr_schedule(length=length, steps=partial(steps, key="pruner.scores.lr_schedule")),
         length=length,

@@ -276,7 +276,8 @@ def _keep(experiment: Experiment, start: Start, row: Row, now: Tensors) -> None:
         save(_ticket(experiment, start, row), experiment.ticket_path(trial, start.round))
     if experiment.ends:
         path = experiment.end_path(trial, start.arm, start.draw, start.round)
-        save(replace(_ticket(experiment, start, row), state=cloned(now)), path)
+        # what a network computes with has the gains of a supermask in it
+        save(replace(_ticket(experiment, start, row), state=cloned(now), gains={}), path)
 
 
 def _network(experiment: Experiment, model: "partial[nn.Module]", trial: int) -> nn.Module:

@@ -384,10 +384,11 @@ def _check_together(plain: dict[str, Any]) -> None:
         raise LtlError(
             f"pruner.schedule.begin={schedule['begin']} comes after pruner.schedule.end={schedule['end']}: swap them."
         )
-    optimizer, hardware = plain["optimizer"], plain["hardware"]
-    if optimizer.get("nesterov") and not optimizer.get("momentum"):
-        raise LtlError("optimizer.nesterov=true needs optimizer.momentum above 0.")
-    devices = hardware["devices"]
+    scores = plain["pruner"].get("scores") or {}
+    for key, one in (("optimizer", plain["optimizer"]), ("pruner.scores.optimizer", scores.get("optimizer", {}))):
+        if one.get("nesterov") and not one.get("momentum"):
+            raise LtlError(f"{key}.nesterov=true needs {key}.momentum above 0.")
+    hardware, devices = plain["hardware"], plain["hardware"]["devices"]
     if devices > 1 and (hardware["strategy"] != "ddp" or hardware["chunk"] != 1):
         raise LtlError(
             f"hardware.devices={devices} needs hardware.strategy=ddp and hardware.chunk=1, as hardware=ddp sets them: "

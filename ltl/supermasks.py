@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Found:
         return Found(self.mask[number], self.theta[number], gain, probability)
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """How scores become masks, and gradients of weights those of scores.
 

@@ -112,7 +112,7 @@ def load(path: Path) -> Ticket:
         if kind not in parts or not name:
             raise LtlError(f"{where}: holds {key!r}; {FORMAT} knows {', '.join(f'{kind}/' for kind in parts)} only.")
         parts[kind][name] = tensor
-    parts["theta"] |= _signs(parts[_SIGN], metadata.get(_SIGNED, "{}"), where)
+    parts["theta"] |= _signs(parts[_SIGN], metadata.get(_SIGNED, "{}"), parts["theta"], where)
     packed = sorted(parts["mask"].items(), key=lambda item: _natural(item[0]))
     masks = {name: _unpacked(bits, name, parts["theta"], where) for name, bits in packed}
     ticket = Ticket(masks, parts["theta"], metadata, parts["gain"], parts["fill"], parts["probability"])
@@ -235,13 +235,16 @@ def _is_binary(weight: torch.Tensor) -> bool:
     return weight.dtype == torch.float32 and bool((weight.abs() == 1).all())
 
 
-def _signs(packed: Tensors, shapes: str, where: str) -> Tensors:
-    """Return 1 and −1 where bits say so; LtlError if these are not of the shapes that metadata names."""
+def _signs(packed: Tensors, shapes: str, state: Tensors, where: str) -> Tensors:
+    """Return 1 and −1 where bits say so; LtlError for shapes that metadata does not name, and for names of `state`."""
     try:
-        known = {name: torch.Size(shape) for name, shape in json.loads(shapes).items()}
+        named = json.loads(shapes).items()
+        known = {name: torch.Size(shape) for name, shape in named if min(shape, default=0) >= 0}
     except (ValueError, TypeError, AttributeError, RecursionError):
         known = {}
     for name, bits in packed.items():
+        if name in state:
+            raise LtlError(f"{where}: holds {name!r} twice, as numbers and as signs.")
         if name not in known or bits.dtype != torch.uint8 or bits.shape != (-(-known[name].numel() // 8),):
             raise LtlError(f"{where}: the signs of {name!r} are not of the shape that its metadata names.")
     return {name: unpack(bits, known[name]).float() * 2 - 1 for name, bits in packed.items()}

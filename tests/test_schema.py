@@ -347,6 +347,10 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
         (["pruner.rewind_to=500it"], r"^pruner\.rewind_to=500it is at or past the end of a round \(length=500it\)"),
         (["pruner.rewind_to=3ep", "length=3ep"], r"^pruner\.rewind_to=3ep is at or past"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], r"^optimizer\.nesterov=true needs"),
+        (
+            ["pruner=edge_popup", "pruner.scores.optimizer.nesterov=true", "pruner.scores.optimizer.momentum=0"],
+            r"^pruner\.scores\.optimizer\.nesterov=true needs pruner\.scores\.optimizer\.momentum above 0",
+        ),
         (["hardware.devices=2"], r"^hardware\.devices=2 needs hardware\.strategy=ddp and hardware\.chunk=1"),
         (["hardware=ddp", "hardware.chunk=9"], r"^hardware\.devices=2 needs hardware\.strategy=ddp and"),
         (["hardware=ddp", "batch=61"], r"^batch=61 cannot be shared evenly by hardware\.devices=2"),

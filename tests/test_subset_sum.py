@@ -175,7 +175,7 @@ def test_the_same_seed_finds_the_same_ticket(launch: Launch, tmp_path: Path) -> 
     ("overrides", "arguments", "says"),
     [
         ((), [], "2 trained networks, where one is needed"),
-        (("trials=1",), ["--n", "25"], "--n 25 is not possible: at most 24"),
+        (("trials=1",), ["--n", "4", "25"], "--n 25 is not possible: at most 24"),
         (("trials=1",), ["--n", "0"], "--n 0 is not possible"),
         (("trials=1",), ["--epsilon", "0"], "--epsilon 0.0 is not possible"),
         (("trials=1", "model.bias=true"), [], "cannot be built from subset sums"),
@@ -189,3 +189,4 @@ def test_what_cannot_be_replaced_is_one_line(
     assert command.main([str(folder), *arguments]) == 1
     [text] = capsys.readouterr().err.splitlines()
     assert text.startswith("ltl-subset-sum: ") and says in text
+    assert not (folder / "subset_sum").exists()

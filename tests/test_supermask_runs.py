@@ -18,6 +18,7 @@ from test_stack import FAMILIES, assert_alike, trained
 from test_ticket_cli import alone
 from test_ticket_cli import row as line
 
+import ltl.report
 from ltl import build, rebuild
 from ltl.callbacks import progress
 from ltl.callbacks.supermask import TrainScores
@@ -29,7 +30,7 @@ from ltl.masks import distance, mask_sha256, tensors_sha256
 from ltl.results import read_table
 from ltl.rng import generator
 from ltl.ticket import main
-from ltl.tickets import Ticket, bits_of, load, save
+from ltl.tickets import Ticket, bits_of, effective, load, save
 from ltl.training.evaluation import evaluate
 from ltl.training.module import MaskedTraining
 
@@ -524,6 +525,32 @@ def test_a_supermask_may_be_trained(launch: Launch) -> None:
         assert float(table["0", "trained", "0", turn]["train_loss"]) < float(before["train_loss"])
 
 
+@pytest.mark.parametrize("pruner", ["multi_prize_binary_activations", "zhou_supermask_rescaled"])
+def test_the_weights_at_the_end_are_those_that_the_mask_was_judged_with(launch: Launch, pruner: str) -> None:
+    """They have the gain in them already, and have it once."""
+    folder = launch(f"pruner={pruner}", "pruner.rounds=1", "pruner.rate=0.5", "ends=true", "control=none")
+    found = load(folder / "tickets/trial-0/round-01.safetensors")
+    end = load(folder / "ends/trial-0/ticket-0-round-01.safetensors")
+    assert found.gains and not end.gains
+    for name, value in effective(found).items():
+        torch.testing.assert_close(effective(end)[name], value)
+
+
+def test_a_run_whose_mask_is_empty_is_reported(launch: Launch) -> None:
+    """Probabilities that begin below a half, trained for too short: p > ½ nowhere."""
+    folder = launch("pruner=zhou_supermask", "pruner.rounds=2", "pruner.rate=0.9", "control=none")
+    densities = [float(row["density"]) for row in rows(folder).values()]
+    assert min(densities) == 0
+    ltl.report.write([folder])
+    assert (folder / "report.html").is_file()
+
+
+def test_one_drawn_mask_has_no_deviation(launch: Launch) -> None:
+    folder = launch("pruner=zhou_supermask", "pruner.scores.samples=1", "pruner.rounds=1", "control=none")
+    (row,) = (row for key, row in rows(folder).items() if key[3] != "0")
+    assert row["sampled_test_accuracy"] and not row["sampled_test_accuracy_sd"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -532,6 +559,28 @@ def test_a_supermask_may_be_trained(launch: Launch) -> None:
         (
             ["pruner.schedule._target_=ltl.pruning.schedules.after_training", "~pruner.schedule.prunings"],
             r"^pruner\.schedule is not possible with pruner\.scores",
+        ),
+        (
+            ["pruner.filler._target_=ltl.pruning.fillers.initial"],
+            r"^pruner\.filler is not possible with pruner\.scores",
+        ),
+        (
+            ["pruner.momentum=kept"],
+            r"^pruner\.momentum is not possible with pruner\.scores, other than zero: .* got kept",
+        ),
+        (["pruner.lr=last"], r"^pruner\.lr is not possible with pruner\.scores, other than rewound"),
+        (
+            ["pruner.survivors._target_=ltl.pruning.survivors.trained"],
+            r"^pruner\.survivors=trained is not possible with",
+        ),
+        (
+            ["pruner.rate=0.9", "pruner.rounds=6"],
+            r"^pruner\.rate: the 0 weights that are to stay are fewer than the layers",
+        ),
+        (["pruner.scores.length=0.001ep"], r"^pruner\.scores\.length=0\.001ep is 0 steps: scores are trained for 1 to"),
+        (
+            ["pruner.scores.estimator._target_=torch.nn.ReLU"],
+            r"^pruner\.scores\.estimator\._target_=torch\.nn\.ReLU is no est",
         ),
     ],
 )

@@ -236,6 +236,11 @@ def test_foreign_files_get_one_clear_line(path: Path, tmp_path: Path) -> None:
         ("tensors['gain/norm'] = torch.zeros(())", "gain of 'norm'"),
         ("del tensors['mask/conv.weight'], tensors['mask/output.weight']", "mask of at least one"),
         ("metadata['mask_sha256'] = '0'", "of other masks"),
+        ("tensors['sign/output.weight'] = tensors['mask/output.weight'].clone()", "holds 'output.weight' twice"),
+        (
+            "tensors['sign/other'] = torch.zeros(1, dtype=torch.uint8); metadata['signs'] = '{\"other\": [-1, -8]}'",
+            "signs of 'other'",
+        ),
     ],
 )
 def test_inconsistent_content_is_refused_although_its_sha256_is_right(path: Path, change: str, words: str) -> None:

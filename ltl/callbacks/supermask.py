@@ -217,5 +217,5 @@ def _mean_and_deviation(accuracies: Sequence[float]) -> dict[str, float]:
     if not accuracies:
         return {}
     values = torch.tensor(accuracies, dtype=torch.float64)
-    deviation = float(values.std()) if len(accuracies) > 1 else 0.0
-    return {"sampled_test_accuracy": float(values.mean()), "sampled_test_accuracy_sd": deviation}
+    mean = {"sampled_test_accuracy": float(values.mean())}
+    return mean if len(accuracies) < 2 else {**mean, "sampled_test_accuracy_sd": float(values.std())}

@@ -121,7 +121,7 @@ def _limit(axes: Axes, curves: Sequence[Sequence[float]], accuracy: bool) -> Non
 
 
 def _density_colours(figure: Figure, axes: Axes, densities: Sequence[float]) -> Callable[[float], Any]:
-    lowest = min(min(densities), 0.9)
+    lowest = min(*(density for density in densities if density > 0), 0.9, 0.9)
     scale = LogNorm(lowest, 1.0)
     bar = figure.colorbar(
         ScalarMappable(scale, SHADES), ax=axes, label="density: prunable weights left (%)", aspect=30, pad=0.02
@@ -130,4 +130,4 @@ def _density_colours(figure: Figure, axes: Axes, densities: Sequence[float]) -> 
     bar.ax.yaxis.set_major_locator(FixedLocator(marks))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-    return lambda density: SHADES(float(scale(density)))
+    return lambda density: SHADES(float(scale(max(density, lowest))))  # a network without weights as the sparsest

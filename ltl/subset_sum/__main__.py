@@ -47,12 +47,15 @@ def _run(options: argparse.Namespace) -> None:
 
     from ltl import rebuild
     from ltl.console import print_table, terminal
+    from ltl.nearest_subset import MOST
     from ltl.report.words import count, percent
     from ltl.results import write_table
     from ltl.subset_sum.figure import WORDS, draw_accuracy, draw_error
     from ltl.subset_sum.measure import RULES, Measured, accuracy_of, measure
     from ltl.tickets import load, save
 
+    if max(options.n) > MOST:
+        raise LtlError(f"--n {max(options.n)} is not possible: at most {MOST}, as work and memory grow as 2^(n/2).")
     path, out = _trained(options.trained), options.out or options.trained
     trained = load(path)
     dataset = rebuild.dataset_of(trained)

@@ -8,9 +8,8 @@ from torch import nn
 
 from ltl import rebuild
 from ltl.datasets.dataset import Dataset
-from ltl.errors import LtlError
 from ltl.masks import kept, total
-from ltl.nearest_subset import MOST, nearest_items, nearest_subsets
+from ltl.nearest_subset import nearest_items, nearest_subsets
 from ltl.rng import generator
 from ltl.subset_sum.construction import Choose, outputs_of, replaced, ticket_of, weights_of
 from ltl.tickets import Ticket
@@ -56,8 +55,6 @@ def measure(
     Inputs count as signed if any training or test input is below 0. LtlError for networks other than perceptrons
     without biases, and for more products than a subset sum may have.
     """
-    if n > MOST:
-        raise LtlError(f"--n {n} is not possible: at most {MOST}, as work and memory grow as 2^(n/2).")
     signed = bool(min(split.inputs.min() for split in (dataset.train, dataset.test)) < 0)
     weights, draws = weights_of(trained), generator("init", seed, "subset_sum", n)
     began = time.perf_counter()

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ltl.errors import LtlError
 from ltl.masks import Masks, kept, total
 from ltl.models.stack import Stack
+from ltl.pruning import survivors
 from ltl.pruning.allocation import global_pool, included
 from ltl.pruning.layer_densities import uniform
 from ltl.pruning.pruner import Pruner
@@ -68,20 +69,19 @@ def _together(pruner: Pruner) -> Mapping[str, Any] | None:
 def check_scoring(
     pruner: Pruner, estimator: Estimator, events: Sequence[Event], shapes: Mapping[str, torch.Size]
 ) -> None:
-    """Raise LtlError where scores cannot follow the schedule or the allocation of `pruner`."""
+    """Raise LtlError where scores cannot follow the schedule or the allocation of `pruner`, or its other parts."""
+    _check_parts(pruner)
     if any(event.target.density is None or event.settled or event.replaces for event in events):
         raise LtlError(
             "pruner.schedule is not possible with pruner.scores: it must name densities, as at_init and gradual do."
         )
     masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
-    if pool_of(pruner, masks):
-        if estimator.draws:
-            raise LtlError(
-                "pruner.allocation=global is not possible with masks that are drawn: their scores alone say how many "
-                "weights a layer keeps; choose allocation=uniform, by which they begin."
-            )
-        return
-    for event in events[:1]:
+    if pool_of(pruner, masks) and estimator.draws:
+        raise LtlError(
+            "pruner.allocation=global is not possible with masks that are drawn: their scores alone say how many "
+            "weights a layer keeps; choose allocation=uniform, by which they begin."
+        )
+    for event in events[:1] if _together(pruner) is None else ():
         one, other = (
             {name: torch.full(shape, float(score)) for score, (name, shape) in zip(order, shapes.items(), strict=True)}
             for order in (range(1, len(shapes) + 1), range(len(shapes), 0, -1))
@@ -92,6 +92,27 @@ def check_scoring(
                 "pruner.allocation is not possible with pruner.scores: it must keep the density of the schedule, and "
                 "how much of a layer must not depend on the criterion, as with allocation=uniform or global."
             )
+    if events:
+        fewest = min((event.target for event in events), key=lambda target: target.density or 0.0)
+        even(pruner).allocation({name: mask.float() for name, mask in masks.items()}, masks, fewest)
+
+
+def _check_parts(pruner: Pruner) -> None:
+    """Raise LtlError for what supermasks do not read, and would not follow."""
+    parts = {"survivors": pruner.survivors, "filler": pruner.filler}
+    functions = {name: getattr(part, "func", part) for name, part in parts.items()}
+    given = {"filler": functions["filler"].__name__, "momentum": pruner.momentum, "lr": pruner.lr}
+    for name, only in (("filler", "zero"), ("momentum", "zero"), ("lr", "rewound")):
+        if given[name] != only:
+            raise LtlError(
+                f"pruner.{name} is not possible with pruner.scores, other than {only}: weights stay as they are set "
+                f"before scores are trained; got {given[name]}."
+            )
+    if functions["survivors"] in (survivors.trained, survivors.zeroed):
+        raise LtlError(
+            f"pruner.survivors={functions['survivors'].__name__} is not possible with pruner.scores, as no weight is "
+            "trained: choose rewound, or another that needs no training."
+        )
 
 
 def _sizes(masks: Masks) -> list[int]:
