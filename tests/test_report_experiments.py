@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltl import schema
 from ltl.masks import prunable
-from ltl.report.claims import Claim, claim_of, not_comparable
+from ltl.report.claims import Claim, claim_of, has, not_comparable
 from ltl.report.load import Run
 from ltl.report.quantities import AT_ROUND, ONSET, REACH
 
@@ -50,6 +50,63 @@ def test_a_smoke_run_is_not(name: str) -> None:
     reason = not_comparable(run, claim)
     assert reason is not None
     assert "length: 6it, published with" in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("zhou2019_supermask", "pruner.scores.lr_schedule._target_=ltl.training.lr_schedules.cosine"),
+        ("zhou2019_supermask", "pruner.scores.samples=1"),
+        ("zhou2019_supermask", "optimizer.lr=0.1"),
+        ("zhou2019_supermask_conv", "pruner.scores.lr_schedule._target_=ltl.training.lr_schedules.constant"),
+        ("zhou2019_supermask_conv", "dataset.validation=40000"),
+        ("zhou2019_heuristic", "lr_schedule=cosine"),
+        ("zhou2019_heuristic", "allocation=global"),
+        ("zhou2019_heuristic", "pruner.allocation.output=1.0"),
+        ("zhou2019_heuristic_conv", "lr_schedule=cosine"),
+        ("zhou2019_heuristic_conv", "allocation=global"),
+        ("ramanujan2019_edge_popup", "allocation=global"),
+        ("ramanujan2019_edge_popup", "dataset.validation=50000"),
+        ("ramanujan2019_edge_popup", "model.activation=sign"),
+        ("ramanujan2019_edge_popup_conv", "allocation=global"),
+        ("ramanujan2019_edge_popup_conv", "model.batch_norm=true"),
+        ("ramanujan2019_edge_popup_width", "allocation=erdos_renyi"),
+        ("ramanujan2019_edge_popup_width", "optimizer.lr=0.1"),
+        ("strong_lth_width", "allocation=global"),
+        ("strong_lth_width", "optimizer.weight_decay=0.1"),
+        ("strong_lth_width", "eval_every=10ep"),
+        ("diffenderfer2021_multi_prize", "allocation=global"),
+        ("diffenderfer2021_multi_prize", "dataset.validation=50000"),
+        ("diffenderfer2021_multi_prize_conv", "allocation=global"),
+    ],
+)
+def test_a_run_that_differs_in_a_key_of_all_jobs_is_no_test_of_the_claim(name: str, override: str) -> None:
+    reason = not_comparable(*experiment(name, override))
+    assert reason is not None
+    assert "published with" in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("zhou2019_supermask", "pruner.scores.estimator.rescale=true"),
+        ("zhou2019_supermask_conv", "pruner.scores.estimator.rescale=true"),
+        ("zhou2019_supermask", "pruner=zhou_supermask_constant pruner.survivors.signs=moved"),
+        ("zhou2019_heuristic", "pruner.survivors.signs=moved"),
+        ("zhou2019_heuristic_conv", "pruner=zhou_heuristic_init pruner.criterion.sign=different"),
+        ("diffenderfer2021_multi_prize", "pruner.scores.optimizer.lr=1000"),
+        ("diffenderfer2021_multi_prize", "pruner.scores.optimizer.weight_decay=1"),
+        ("diffenderfer2021_multi_prize", "pruner=edge_popup pruner.scores.optimizer.momentum=0"),
+        ("diffenderfer2021_multi_prize", "model.activation=sign"),
+        ("diffenderfer2021_multi_prize_conv", "pruner=multi_prize_binary_activations pruner.scores.optimizer.lr=1000"),
+        ("diffenderfer2021_multi_prize_conv", "pruner=trained_ternary pruner.scores.optimizer.lr=1000"),
+    ],
+)
+def test_a_run_that_differs_in_a_key_of_its_job_is_none_that_the_claim_names(name: str, override: str) -> None:
+    """A figure of the dense network, which has no scores, stays."""
+    run, claim = experiment(name, *override.split())
+    assert not any(has(run, side) for each in claim.comparisons for side in (each.first, each.second))
+    assert all(figure.density == 1 for figure in claim.published)
 
 
 @cache
@@ -159,6 +216,15 @@ def test_every_job_of_a_sweep_over_pruners_is_a_test_of_the_claim(name: str, pru
     schema.check(run.config)
 
 
+@pytest.mark.parametrize("name", sorted({name for name, _ in sweeps()}))
+def test_every_published_figure_of_a_sweep_over_pruners_belongs_to_a_job(name: str) -> None:
+    swept = {"pruner.name": "pruner", "model.name": "model", "pruner.rate": "pruner.rate"}
+    for figure in experiment(name)[0].setting("claim.published"):
+        where = figure.get("where", {})
+        job = [f"{option}={where[key]}" for key, option in swept.items() if key in where]
+        assert has(experiment(name, *job)[0], where), where
+
+
 def test_a_figure_of_drawn_masks_belongs_to_each_job_of_learned_probabilities() -> None:
     """In the order of the sweep; the dense network's figure belongs to all."""
     jobs = [job for job in sweeps() if job[0] == "zhou2019_supermask"]
@@ -178,8 +244,9 @@ def test_what_a_sweep_over_pruners_compares_are_jobs_of_it_at_densities_that_bot
     assert sides
     corruptions = {path.stem for path in (CONF / "corruption").glob("*.yaml")}
     for side, _ in sides:
-        assert {"pruner.name"} <= set(side) <= {"pruner.name", "corruption.name", "pruner.rate"}
+        of_the_job = {key: value for key, value in side.items() if key not in ("corruption.name", "pruner.rate")}
         assert side["pruner.name"] in jobs
+        assert has(experiment(name, f"pruner={side['pruner.name']}")[0], of_the_job)
         assert side.get("corruption.name", "none") in corruptions
     for pruner, listed in {(side["pruner.name"], given) for side, given in sides}:
         scores = experiment(name, f"pruner={pruner}")[0].setting("pruner.scores.estimator._target_")
