@@ -127,6 +127,22 @@ def test_comparisons_that_are_not_judged_are_not_counted_among_the_tests(tmp_pat
     assert (missing.p, missing.words()) == (None, "not measured (no run of pruner=c)")
 
 
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ([{"pruner.name": "a", "batch": 60}, {"pruner.name": "b", "batch": 60}], "pruner=a − pruner=b"),
+        ([{"pruner.name": "a", "batch": 60}, {"pruner.name": "a"}], "pruner=a, batch=60 − pruner=a"),
+        ([{"batch": 60}, {"pruner.name": "b"}], "batch=60 − pruner=b"),
+    ],
+)
+def test_a_difference_is_told_by_names_where_they_differ(
+    tmp_path: Path, sides: list[dict[str, Any]], words: str
+) -> None:
+    sweep(tmp_path, [{**ASKED, "between": sides}])
+    runs = [load(run) for run in find_runs([tmp_path])]
+    assert across(studies(runs))[0].table.rows[0][2] == words
+
+
 def test_a_difference_that_changes_its_sign_between_trials_is_undecided(tmp_path: Path) -> None:
     mixed = [B[0], [97.0, 97.1, 96.0], B[2]]
     (result,) = sweep(tmp_path, [ORDER], {"a": A, "b": mixed})

@@ -180,10 +180,14 @@ def _by_trial(rows: Sequence[RoundRow], rounds: Sequence[int], quantity: Quantit
 
 
 def _difference(claimed: Claimed) -> str:
-    """Return the two sides in words: what is given of each, and its arm unless both are of the ticket."""
+    """Return the two sides in words: their names, or all that is given of them, and arms unless both are the ticket."""
     arms = claimed.arms if set(claimed.arms) != {"ticket"} else ("", "")
-    sides = zip((claimed.first, claimed.second), arms, strict=True)
-    one, other = (", ".join(part for part in (named(settings), arm) if part) for settings, arm in sides)
+    given = (claimed.first, claimed.second)
+    names = [{key: value for key, value in side.items() if key.endswith(".name")} for side in given]
+    sides = names if all(names) and (names[0] != names[1] or given[0] == given[1]) else given
+    one, other = (
+        ", ".join(part for part in (named(settings), arm) if part) for settings, arm in zip(sides, arms, strict=True)
+    )
     return f"{one} − {other}"
 
 
