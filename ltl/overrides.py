@@ -59,16 +59,25 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def composed(overrides: Sequence[str], conf: Path, *, with_hydra: bool = False) -> DictConfig:
-    """Compose a configuration as Hydra would; LtlError in one line for whatever does not compose."""
+def composed(
+    overrides: Sequence[str], conf: Path, *, with_hydra: bool = False, on: DictConfig | None = None
+) -> DictConfig:
+    """Compose a configuration as Hydra would; LtlError in one line for whatever does not compose.
+
+    The overrides set values of `on`, if it is given, in the place of conf/config.yaml.
+    """
     from hydra import compose
+    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    name = "config"
+    if on is not None:
+        ConfigStore.instance().store(name := "ltl_given", on)
     try:
         with _hydra(conf):
-            return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+            return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except MissingConfigException as error:
         raise LtlError(_no_option(error.missing_cfg_file or "", overrides, conf)) from None
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:

@@ -9,10 +9,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ltl import schema
 from ltl.errors import LtlError
-from ltl.overrides import composed
+from ltl.overrides import composed, key_of
 from ltl.results import in_use, is_locked, rank, read_config, read_status, read_yaml
 from ltl.shorthand import searchpath
 
+_CONTROLS = ("control", "draws")  # may grow
+_CHOSEN = ("logger", "hardware", "control")  # groups of which a resume may choose options
 _STAY = ("hardware.stack", "hardware.stack_size")  # which networks share a checkpoint
 
 
@@ -30,40 +32,68 @@ def check(folder: Path) -> None:
 
 
 def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictConfig:
-    """Return the configuration of `folder` with the overrides that a resume may make.
+    """Return the configuration that `folder` holds, with the overrides that a resume may make.
 
     pruner.rounds and the controls may grow; logger, hardware, report and tags may change; any other override must say
     what the run already has. LtlError names the key otherwise, and the file if it is the folder's own that is damaged.
     """
-    before = [*searchpath(arguments, folder), *_overrides(folder)]
+    path, given = searchpath(arguments, folder), changes(arguments)
+    before = [*path, *_overrides(folder)]
     with _naming(folder / ".hydra" / "overrides.yaml"):
-        old_cfg = composed(before, conf)
-    new_cfg = composed([*before, *changes(arguments)], conf)
-    schema.check(new_cfg)
-    stored = _stored(folder, old_cfg)
-    old, wanted, kept = (dict(schema.leaves(OmegaConf.to_container(cfg))) for cfg in (old_cfg, new_cfg, stored))
-    for key in sorted({*old, *wanted}):
-        if old.get(key) == wanted.get(key) or _is_control(key):
-            continue
-        if key == "pruner.rounds" and wanted[key] >= kept[key]:
-            stored.pruner.rounds = wanted[key]
-        elif key in _STAY and not any(one.lstrip("+").startswith(f"{key}=") for one in changes(arguments)):
-            continue  # another option of hardware says so, and it is kept as it was
-        elif (key in _STAY or key.split(".")[0] not in schema.MAY_CHANGE) and wanted.get(key) != kept.get(key):
-            raise LtlError(
-                f"{key}={wanted.get(key)} differs from the run in {folder}, which has {kept.get(key)}: a resume may "
-                "change pruner.rounds and controls (to more), logger and hardware only; start a new run for anything "
-                "else."
-            )
-    if any(old.get(key) != wanted.get(key) for key in {*old, *wanted} if _is_control(key)):
-        _add_controls(stored, new_cfg, folder)
-    for section in schema.MAY_CHANGE:
-        if new_cfg[section] != old_cfg[section]:
-            stored[section] = new_cfg[section]
-    for key in _STAY:
-        OmegaConf.update(stored, key, kept[key])
-    schema.check(stored)
-    return stored
+        old = composed(before, conf)
+    stored = _stored(folder, old)
+    options = [one for one in given if (conf / key_of(one)).is_dir()]
+    chosen = [one for one in options if key_of(one) in _CHOSEN]
+    if others := [one for one in options if one not in chosen]:
+        _compare_others(old, composed([*before, *others], conf), stored, folder)
+    cfg = stored.copy()
+    if chosen:
+        _choose(cfg, composed([*path, *chosen], conf), {key_of(one) for one in chosen})
+    cfg = composed([one for one in given if one not in options], conf, on=cfg)
+    schema.check(cfg)
+    _compare(stored, cfg, folder)
+    return cfg
+
+
+def _compare_others(old: DictConfig, new: DictConfig, stored: DictConfig, folder: Path) -> None:
+    """LtlError for the first key that other options change in the run's own command line, unless it is `stored` so."""
+    was, wanted, has = map(_leaves, (old, new, stored))
+    for key in sorted({*was, *wanted}):
+        if wanted.get(key) not in (was.get(key), has.get(key)):
+            raise _differs(key, wanted.get(key), has.get(key), folder)
+
+
+def _choose(cfg: DictConfig, options: DictConfig, groups: set[str]) -> None:
+    """Put the `options` chosen of `groups` in the place of what `cfg` has."""
+    kept = {key: OmegaConf.select(cfg, key) for key in _STAY}
+    for group in groups:
+        cfg[group] = options.get(group)
+    for key, value in kept.items():
+        OmegaConf.update(cfg, key, value)
+
+
+def _compare(stored: DictConfig, cfg: DictConfig, folder: Path) -> None:
+    """LtlError for the first key of `cfg` that a resume may not change so."""
+    has, wanted = _leaves(stored), _leaves(cfg)
+    changed = [key for key in sorted({*has, *wanted}) if has.get(key) != wanted.get(key)]
+    for key in changed:
+        section, more = key.partition(".")[0], key == "pruner.rounds" and wanted[key] > has[key]
+        if not more and section not in _CONTROLS and (key in _STAY or section not in schema.MAY_CHANGE):
+            raise _differs(key, wanted.get(key), has.get(key), folder)
+    if any(key.partition(".")[0] in _CONTROLS for key in changed):
+        _compare_controls(_controls(stored), _controls(cfg), folder)
+
+
+def _leaves(cfg: DictConfig) -> dict[str, Any]:
+    return dict(schema.leaves(OmegaConf.to_container(cfg)))
+
+
+def _differs(key: str, wanted: Any, has: Any, folder: Path) -> LtlError:
+    return LtlError(
+        f"{key}={wanted} differs from the run in {folder}, which has {has}: a resume may change pruner.rounds and "
+        "controls (to more), and, by overrides of their own, logger, hardware, report and tags; start a new run for "
+        "anything else."
+    )
 
 
 def _overrides(folder: Path) -> list[str]:
@@ -109,13 +139,8 @@ def changes(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if not argument.startswith(("resume=", "hydra."))]
 
 
-def _is_control(key: str) -> bool:
-    return key == "draws" or key.partition(".")[0] == "control"
-
-
-def _add_controls(stored: DictConfig, wanted: DictConfig, folder: Path) -> None:
-    """Take the controls of `wanted` over into `stored`; LtlError if one that was there is missing or has less to do."""
-    before, after = _controls(stored), _controls(wanted)
+def _compare_controls(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]], folder: Path) -> None:
+    """LtlError if a control that was there is missing or has less to do."""
     for arm, has in before.items():
         if arm not in after:
             raise LtlError(
@@ -129,7 +154,6 @@ def _add_controls(stored: DictConfig, wanted: DictConfig, folder: Path) -> None:
                     f"control.{arm}.{key}={gets[key]} differs from the run in {folder}, which has {has[key]}: a resume "
                     "may add rounds and draws of a control; start a new run for anything else."
                 )
-    stored.control, stored.draws = wanted.control, wanted.draws
 
 
 def _controls(cfg: DictConfig) -> dict[str, dict[str, Any]]:
