@@ -64,8 +64,9 @@ def _compare_others(old: DictConfig, new: DictConfig, stored: DictConfig, folder
 
 
 def _choose(cfg: DictConfig, options: DictConfig, groups: set[str]) -> None:
-    """Put the `options` chosen of `groups` in the place of what `cfg` has."""
+    """Put the `options` chosen of `groups` in the place of what `cfg` has; a control that is there stays as it is."""
     kept = {key: OmegaConf.select(cfg, key) for key in _STAY}
+    kept |= {f"control.{arm}": cfg.control[arm] for arm in set(cfg.control) & set(options.get("control") or ())}
     for group in groups:
         cfg[group] = options.get(group)
     for key, value in kept.items():

@@ -82,3 +82,19 @@ def test_an_option_that_changes_what_may_not_change_is_refused(tmp_path: Path) -
     assert again("pruner=imp_late").pruner.rounds == 4
     with pytest.raises(LtlError, match=r"^batch=8 differs from the run in .*, which has 60: "):
         again("debug=fast")
+
+
+def test_controls_grow_from_those_that_the_run_has(tmp_path: Path) -> None:
+    """Those that an earlier resume added are there; an option chosen again keeps what a control has to do."""
+    again = made(tmp_path, "control=[reinit]", "control.reinit.rounds=[1]")
+    again("control=[reinit,random_mask]", "control.random_mask.rounds=[2]")
+    assert again("draws=2").control.random_mask.draws == 2
+    again("control.reinit.rounds=[1,3]")
+    again("control=[random_mask,reinit,small_dense]")
+    controls = again("draws=3").control
+    assert {arm: (control.rounds, control.draws) for arm, control in controls.items()} == {
+        "reinit": ([1, 3], 3), "random_mask": ([2], 3), "small_dense": ("all", 3),
+    }  # fmt: skip
+    for option in ("control=[reinit]", "control=none", "~control.random_mask"):
+        with pytest.raises(LtlError, match=r"^control=\[.*\] leaves out "):
+            again(option)
