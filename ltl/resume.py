@@ -16,6 +16,7 @@ from ltl.shorthand import searchpath
 _CONTROLS = ("control", "draws")  # may grow
 _CHOSEN = ("logger", "hardware", "control")  # groups of which a resume may choose options
 _STAY = ("hardware.stack", "hardware.stack_size")  # which networks share a checkpoint
+_FIXED = (*_STAY, "hardware.precision")  # in which θ₀ is drawn
 
 
 def folder_of(arguments: Sequence[str]) -> Path | None:
@@ -34,8 +35,9 @@ def check(folder: Path) -> None:
 def configuration(folder: Path, arguments: Sequence[str], conf: Path) -> DictConfig:
     """Return the configuration that `folder` holds, with the overrides that a resume may make.
 
-    pruner.rounds and the controls may grow; logger, hardware, report and tags may change; any other override must say
-    what the run already has. LtlError names the key otherwise, and the file if it is the folder's own that is damaged.
+    pruner.rounds and the controls may grow; logger, report, tags and hardware, but for its precision, may change; any
+    other override must say what the run already has. LtlError names the key otherwise, and the file if it is the
+    folder's own that is damaged.
     """
     path, given = searchpath(arguments, folder), changes(arguments)
     before = [*path, *_overrides(folder)]
@@ -79,7 +81,7 @@ def _compare(stored: DictConfig, cfg: DictConfig, folder: Path) -> None:
     changed = [key for key in sorted({*has, *wanted}) if has.get(key) != wanted.get(key)]
     for key in changed:
         section, more = key.partition(".")[0], key == "pruner.rounds" and wanted[key] > has[key]
-        if not more and section not in _CONTROLS and (key in _STAY or section not in schema.MAY_CHANGE):
+        if not more and section not in _CONTROLS and (key in _FIXED or section not in schema.MAY_CHANGE):
             raise _differs(key, wanted.get(key), has.get(key), folder)
     if any(key.partition(".")[0] in _CONTROLS for key in changed):
         _compare_controls(_controls(stored), _controls(cfg), folder)
@@ -92,8 +94,8 @@ def _leaves(cfg: DictConfig) -> dict[str, Any]:
 def _differs(key: str, wanted: Any, has: Any, folder: Path) -> LtlError:
     return LtlError(
         f"{key}={wanted} differs from the run in {folder}, which has {has}: a resume may change pruner.rounds and "
-        "controls (to more), and, by overrides of their own, logger, hardware, report and tags; start a new run for "
-        "anything else."
+        "controls (to more), and, by overrides of their own, logger, report, tags and hardware but for its precision, "
+        "stack and stack_size; choose what the run has, or start a new run."
     )
 
 

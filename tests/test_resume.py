@@ -98,3 +98,14 @@ def test_controls_grow_from_those_that_the_run_has(tmp_path: Path) -> None:
     for option in ("control=[reinit]", "control=none", "~control.random_mask"):
         with pytest.raises(LtlError, match=r"^control=\[.*\] leaves out "):
             again(option)
+
+
+@pytest.mark.parametrize("says", ["hardware.precision=64-true", "hardware=gpu_bf16"])
+def test_another_precision_is_refused(tmp_path: Path, says: str) -> None:
+    """Checkpoints begin with other weights; other hardware in the run's own precision is taken."""
+    again = made(tmp_path)
+    with pytest.raises(
+        LtlError, match=r"^hardware.precision=\S+ differs from the run in .*, which has 32-true: a resume"
+    ):
+        again(says)
+    assert again(says, "hardware.precision=32-true").hardware.precision == "32-true"
