@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltl import report, resume
 from ltl.errors import LtlError
 from ltl.overrides import checked
-from ltl.results import read_rows, read_status, write_json, write_table
+from ltl.results import read_config, read_rows, read_status, write_json, write_table
 from ltl.shorthand import searchpath
 
 _COLUMNS = ("job", "state", "reason", "overrides")
@@ -83,16 +83,19 @@ def check(folder: Path) -> None:
 def missing(folder: Path, arguments: Sequence[str], conf: Path, errors: dict[str, str]) -> dict[Path, DictConfig]:
     """Return the jobs of a sweep that are to go on or to begin, by their folders, with what a resume may change.
 
-    All are to go on if rounds or controls are set; what goes wrong is written into `errors`, by job.
+    A job that is done is among them if the resume changes it; what goes wrong is written into `errors`, by job.
     """
     arguments = [*arguments, *searchpath(arguments, folder)]
-    more = any(one.startswith(("pruner.rounds=", "control", "draws=")) for one in resume.changes(arguments))
+    given = resume.changes(arguments)
     found: dict[Path, DictConfig] = {}
     for job in _jobs(folder, errors):
-        if job.state == "done" and not more:
+        if job.state == "done" and not given:
             continue
+        path = folder / job.name
         try:
-            found[folder / job.name] = _configuration(folder / job.name, job.overrides, arguments, conf)
+            cfg = _configuration(path, job.overrides, arguments, conf)
+            if job.state != "done" or OmegaConf.to_yaml(cfg) != OmegaConf.to_yaml(read_config(path)):
+                found[path] = cfg
         except LtlError as error:
             errors[job.name] = str(error)
     return found

@@ -500,7 +500,7 @@ def test_a_resumed_sweep_runs_what_is_missing(tmp_path: Path) -> None:
     refused = ltl(tmp_path, "resume=cut", "hardware.threads=0")
     assert refused.returncode == 1
     assert [line.split(" ", 2)[1:] for line in refused.stderr.splitlines()] == [
-        [f"cut/{seed}-seed-{seed}", f"failed: {ZERO_THREADS}"] for seed in "12"
+        [f"cut/{seed}-seed-{seed}", f"failed: {ZERO_THREADS}"] for seed in "012"
     ]
     assert status.read_text() == before
     assert not (tmp_path / "cut/2-seed-2").exists()

@@ -11,7 +11,7 @@ from conftest import TINY, train_in
 from omegaconf import OmegaConf
 
 from ltl import fit, report, run
-from ltl.results import TIME_COLUMNS, Row, read_status, read_table
+from ltl.results import TIME_COLUMNS, Row, read_config, read_status, read_table
 from ltl.tickets import load
 
 DOUBLE = ("hardware.precision=64-true", "length=40it", "eval_every=20it")
@@ -197,3 +197,27 @@ def test_a_job_whose_folder_is_gone_begins_anew(tmp_path: Path) -> None:
     assert cli("resume=sweep") == ""
     assert [row["mask_sha256"] for row in rows("sweep/1-seed-1")] == [row["mask_sha256"] for row in before]
     assert (tmp_path / "sweep/0-seed-0/rounds.csv").stat().st_mtime_ns == kept
+
+
+def test_what_a_resume_changes_is_changed_in_finished_jobs_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told again, once; what one job may not change is refused by that job, as it is alone."""
+    assert sweep("whole", "seed=0,1", "control=none", "pruner.rounds=1") == ""
+    names = ("0-seed-0", "1-seed-1")
+    for says, refuse in (("foo.bar=3", names), ("seed=0", names[1:]), ("report.margin=2", names)):
+        capsys.readouterr()
+        assert cli("resume=whole", says) == "1"
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(f" failed: {says} ")[0] for line in lines] == [f"ltl: whole/{name}" for name in refuse]
+    told: list[str] = []
+    monkeypatch.setattr(report, "write", lambda folders, **more: told.extend(folder.name for folder in folders))
+    before = [rows(f"whole/{name}") for name in names]
+    for _ in range(2):
+        assert cli("resume=whole", "report.margin=0.01", "logger=none") == ""
+    assert told == [*names, "whole", "whole"]
+    for name in names:
+        cfg = read_config(tmp_path / "whole" / name)
+        assert (cfg.report.margin, cfg.logger) == (0.01, {})
+    assert [rows(f"whole/{name}") for name in names] == before
+    assert {job["state"] for job in read_table(tmp_path / "whole/jobs.csv")} == {"done"}
