@@ -2,8 +2,8 @@
 
 A fenced block says by the words after its language what is done with it:
 
-- `sh run`: each command is run, with `debug=fast` added where it trains. Other `sh` blocks may hold placeholders (…);
-  their commands are composed and checked, or at least parsed.
+- `sh run`: each command is run, with `debug=fast` added where a run begins, whose trials and rounds stay. Other `sh`
+  blocks may hold placeholders (…); their commands are composed and checked, or at least parsed.
 - `python` and `yaml` with a file name: written to that file. Other `python` blocks of a page run in turn; other `yaml`
   blocks are read.
 """
@@ -27,7 +27,7 @@ from test_structure import ORDER
 from ltl import report, run, schema, ticket
 from ltl.dashboard import __main__ as dashboard_command
 from ltl.instability import __main__ as instability_command
-from ltl.overrides import check
+from ltl.overrides import check, key_of
 from ltl.report import __main__ as report_command
 from ltl.results import LAYER_COLUMNS, METRIC_COLUMNS, ROUND_COLUMNS, read_table
 from ltl.subset_sum import __main__ as subset_sum_command
@@ -48,6 +48,7 @@ PROGRAMS = {
     "ltl-subset-sum": "subset_sum",
 }
 SHOWS = {"--cfg", "-c", "--help", "-h"}
+FAST = ("debug=fast", *(f"{key}={OmegaConf.select(composed(), key)}" for key in ("trials", "pruner.rounds")))
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def execute(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run one command in this process."""
+    """Run one command in this process, shortened but for what says which tickets there will be."""
     if PROGRAMS[program] == "report":
         assert report_command.main(arguments) == 0
     elif PROGRAMS[program] == "ticket":
         assert ticket.main(arguments) == 0
     else:
-        shortened = arguments if SHOWS & set(arguments) else [*arguments, "debug=fast"]
+        begins = not SHOWS & set(arguments) and not any(one.startswith("resume=") for one in arguments)
+        given = set(map(key_of, arguments))
+        shortened = [*arguments, *(one for one in FAST if key_of(one) not in given)] if begins else arguments
         monkeypatch.setattr(sys, "argv", ["ltl", *shortened])
         run.cli(shortened)
 
