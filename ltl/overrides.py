@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,8 +20,8 @@ _SHOW = {"-c", "--cfg", "-p", "--package", "--resolve"}
 def check(arguments: Sequence[str], conf: Path) -> None:
     """Compose a run's configuration and check it, so that a mistake is one line and leaves no folder behind.
 
-    A sweep must compose with each of its options; its values are checked job by job. What Hydra alone can answer (other
-    folders of configurations, --info …) is left to it.
+    So is every job of a sweep; of one with a sweeper of its own, which chooses its jobs itself, the first. What Hydra
+    alone can answer (other folders of configurations, --info …) is left to it.
     """
     _check_flags(arguments)
     flags = {argument for argument in arguments if argument.startswith("-")}
@@ -30,8 +31,9 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     if flags <= _SWEEP:
         _check_folder(arguments)
     if flags <= _SWEEP and flags:
-        for one in _variants(overrides, conf):
-            composed(one, conf)
+        jobs = _jobs(overrides, conf)
+        for one in islice(jobs, 1) if any(each.startswith("hydra/sweeper=") for each in overrides) else jobs:
+            _check_job(one, sorted(set(one) - set(overrides)), conf)
     elif flags <= _SHOW:
         (composed if flags else checked)(overrides, conf)
 
@@ -103,20 +105,26 @@ def _hydra(conf: Path) -> Iterator[None]:
         GlobalHydra.instance().clear()
 
 
-def _variants(overrides: Sequence[str], conf: Path) -> Iterator[list[str]]:
-    """Yield the overrides of the first job of a sweep, and of one job for each further option of a group."""
+def _jobs(overrides: Sequence[str], conf: Path) -> Iterator[list[str]]:
+    """Yield the overrides of each job of a sweep."""
     swept = _swept(overrides, conf)
-    first = [swept[number][0] if number in swept else text for number, text in enumerate(overrides)]
-    yield first
-    for number, values in swept.items():
-        if (conf / values[0].partition("=")[0]).is_dir():
-            for value in values[1:]:
-                yield [*first[:number], value, *first[number + 1 :]]
+    for values in product(*swept.values()):
+        own = dict(zip(swept, values, strict=True))
+        yield [own.get(number, text) for number, text in enumerate(overrides)]
+
+
+def _check_job(overrides: Sequence[str], own: Sequence[str], conf: Path) -> None:
+    """Check a job of a sweep; LtlError names the overrides that are its own."""
+    cfg = composed(overrides, conf)
+    try:
+        schema.check(cfg)
+    except LtlError as error:
+        raise LtlError(f"job {' '.join(own)} of the sweep: {error}" if own else str(error)) from None
 
 
 def first_job(overrides: Sequence[str], conf: Path) -> list[str]:
     """Return the overrides of the first job of a sweep; LtlError if they cannot be read."""
-    return next(_variants(overrides, conf))
+    return next(_jobs(overrides, conf))
 
 
 def _swept(overrides: Sequence[str], conf: Path) -> dict[int, list[str]]:

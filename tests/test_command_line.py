@@ -174,6 +174,11 @@ def test_the_configuration_is_shown(tmp_path: Path) -> None:
         (["~trials"], "trials is missing"),
         (["-m", "sede=1,2"], "sede=1 is not possible: there is no key sede. Did you mean seed?"),
         (["-m", "pruner=imp,randm"], "pruner=randm is not an option. Did you mean random?"),
+        (["-m", "optimizer.lr=0.1,-1"], "job optimizer.lr=-1 of the sweep: optimizer.lr=-1 is not possible"),
+        (
+            ["-m", "length=90it,10it", "pruner.rewind_to=0it,50it"],
+            "job length=10it pruner.rewind_to=50it of the sweep: pruner.rewind_to=50it is at or past the end of a",
+        ),
         (["--cfg", "job", "sede=1"], "sede=1 is not possible: there is no key sede. Did you mean seed?"),
         (["resume=."], ". is not a run folder: it has no status.json."),
         (["resume=outputs/gone"], "outputs/gone is not a run folder: it has no status.json."),
@@ -455,20 +460,19 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path: Path, arguments: l
 
 def test_one_job_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     """Flags may stand anywhere; the line names the job's folder and the reason, and nobody sees a traceback."""
-    done = ltl(tmp_path, "pruner.rate=0.2,3,0.3", *FAST, "logger=none", "-m", "hydra.sweep.dir=sweep")
+    rates = ("pruner.rate=0.2,0.9,0.3", "pruner.allocation.linear=2")
+    done = ltl(tmp_path, *rates, *FAST, "logger=none", "-m", "hydra.sweep.dir=sweep")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith(
-        "ltl: sweep/1-pruner.rate-3 failed: pruner.rate=3 is not possible: it must be the fraction"
-    )
+    assert lines[0].startswith("ltl: sweep/1-pruner.rate-0.9 failed: pruner.rate: 34560 of the 19200 weights")
     assert "Traceback" not in done.stdout
     closing = [line for line in done.stdout.splitlines() if line.startswith(("0-pruner", "2-pruner"))]
     assert all("no verdict" in line and line.endswith("/report.html") for line in closing[:2])
-    assert done.stdout.count("weights left") == 0  # lines, not tables
+    assert "weights left" not in done.stdout.replace("weights left in fc1", "")  # lines, not tables
     jobs = read_table(tmp_path / "sweep/jobs.csv")
     assert {job["job"]: job["state"] for job in jobs} == {
-        "0-pruner.rate-0.2": "done", "1-pruner.rate-3": "failed", "2-pruner.rate-0.3": "done",
+        "0-pruner.rate-0.2": "done", "1-pruner.rate-0.9": "failed", "2-pruner.rate-0.3": "done",
     }  # fmt: skip
     assert jobs[1]["reason"] in lines[0]
     assert "1 of 3 jobs are not done; `python -m ltl.run resume=sweep` runs what is missing." in done.stdout
