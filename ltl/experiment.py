@@ -26,7 +26,7 @@ from ltl.models.stack import is_chain
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
 from ltl.rng import Seeds
-from ltl.tickets import Ticket, load, start_of
+from ltl.tickets import Ticket, check_trials, load, start_of
 from ltl.training.controls import Control, control_start
 from ltl.training.scoring import Scoring, check_scoring
 from ltl.training.search import Search
@@ -134,21 +134,17 @@ class Experiment:
             check_scoring(self.pruner, self.scoring.estimator, events, shapes)
 
     def _check_tickets(self) -> None:
-        seen: dict[tuple[int, int], Path] = {}
+        found: dict[Path, dict[str, str]] = {}
         for path in self.tickets:
             ticket = self._fitting(path)
             if odd := [name for name in _NUMBERS if not ticket.metadata.get(name, "").isdecimal()]:
                 raise LtlError(f"ticket={path} cannot be trained: its metadata has no whole number {odd[0]!r}.")
-            step, key = _number(ticket, "rewind_step"), (_number(ticket, "trial"), _number(ticket, "round"))
+            step, found[path] = _number(ticket, "rewind_step"), ticket.metadata
             if step >= self.length:
                 raise LtlError(
                     f"ticket={path} was rewound to step {step}, at or past the end of a round (length={self.length}it)."
                 )
-            if key in seen:
-                raise LtlError(
-                    f"ticket={path} and {seen[key]} are both of trial {key[0]}, round {key[1]}: train them in two runs."
-                )
-            seen[key] = path
+        check_trials(found)
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of parameters and of prunable weights."""

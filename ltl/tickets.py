@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -145,6 +146,24 @@ def find(text: str) -> list[Path]:
     if found:
         return sorted(found, key=lambda match: _natural(str(match)))
     raise LtlError(f"ticket={text}: {_why_none(text, at_round[1] if at_round else text)}")
+
+
+def check_trials(metadata: Mapping[Path, Mapping[str, str]]) -> None:
+    """LtlError if tickets, given by their metadata, are of one trial and round, or of one trial and different θ₀."""
+    rounds: dict[tuple[int, int], Path] = {}
+    starts: dict[int, tuple[str, Path]] = {}
+    for path, facts in metadata.items():
+        trial, turn = int(facts["trial"]), int(facts["round"])
+        if (other := rounds.setdefault((trial, turn), path)) != path:
+            raise LtlError(
+                f"ticket={path} and {other} are both of trial {trial}, round {turn}: train them in two runs."
+            )
+        start, first = starts.setdefault(trial, (facts.get("init_sha256", ""), path))
+        if start != facts.get("init_sha256", ""):
+            raise LtlError(
+                f"ticket={path} and {first} are both of trial {trial} and were found from different initialisations "
+                "(init_sha256), so the one says nothing of the other: train them in two runs."
+            )
 
 
 def layer_counts(*, ticket: str | None) -> dict[str, int]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONF, TINY, composed
+from conftest import CONF, TINY, composed, train_in
 from data_files import files_below
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -510,6 +510,19 @@ def test_two_tickets_of_one_trial_and_round_are_refused(here: Path, said: Say) -
     shutil.copytree("run", "other")
     line = said("run", *TINY, "ticket=*/tickets/trial-0/round-01.safetensors")
     assert "/round-01.safetensors are both of trial 0, round 1: train them in two runs." in line
+
+
+def test_tickets_of_one_trial_and_two_initialisations_are_refused(here: Path, said: Say) -> None:
+    """Their rounds would be compared as those of one search; without one of them the rest is trained."""
+    train_in(here / "other", "seed=5", "control=none")
+    (here / "pick").mkdir()
+    for turn, folder in enumerate(("run", "other", "run")):
+        shutil.copy(here / folder / f"tickets/trial-0/round-{turn:02d}.safetensors", "pick")
+    line = said("run", *TINY, "ticket=pick/*.safetensors")
+    assert "ticket=pick/round-01.safetensors and pick/round-00.safetensors are both of trial 0 and were found" in line
+    (here / "pick/round-01.safetensors").unlink()
+    branch = train_in(here / "branch", "ticket=pick/*.safetensors", "control=none")
+    assert [row["round"] for row in read_table(branch / "rounds.csv")] == ["0", "2"]
 
 
 # A full disk
