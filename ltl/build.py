@@ -28,7 +28,7 @@ from ltl.models.scaling import scaled
 from ltl.pruning.pruner import Pruner, Replacement
 from ltl.rng import Seeds, generator
 from ltl.supermasks import Estimator
-from ltl.tickets import find
+from ltl.tickets import find, load
 from ltl.training.controls import Control
 from ltl.training.scoring import Scoring
 
@@ -109,7 +109,9 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
         seeds=Seeds(seed=cfg.seed, **cfg.seeds),
         trials=cfg.trials,
         controls={
-            str(arm): _control(str(arm), control, cfg.seeds.order_by_round, untrained=untrained)
+            str(arm): _control(
+                str(arm), control, cfg.seeds.order_by_round, untrained=untrained, corrupted=dataset is not clean
+            )
             for arm, control in cfg.control.items()
         },
         hardware=_hardware(cfg.hardware),
@@ -123,6 +125,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
     )
     try:
         built.check()
+        _check_controls(built)
     except RuntimeError as error:  # PyTorch's: a size that overflows, or memory that is not there
         raise LtlError(f"model={cfg.model.name} cannot be built: {str(error).splitlines()[0]}") from error
     return built
@@ -258,22 +261,40 @@ def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
     return torch.device("cuda" if accelerator == "gpu" else "cpu")
 
 
-def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool) -> Control:
-    """Return a control; `untrained` says whether the tickets that it is compared with are not trained themselves."""
+def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool, corrupted: bool) -> Control:
+    """Return a control; LtlError for one that only repeats the tickets that it is compared with.
+
+    `untrained` says whether these are not trained themselves, `corrupted` whether the search sees other data.
+    """
     again = cfg.mask in ("same", "dense") and cfg.draws > 1
     repeats = (cfg.mask == "same" and not untrained) or again
     if (
         repeats
-        and cfg.data == "same"
+        and (cfg.data == "same" or not corrupted)
         and cfg.get("train", True)
         and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same")
     ):
+        data, choose = (
+            (", on the same data (corruption=none)", "a corruption, or ") if cfg.data == "clean" else ("", "")
+        )
         raise LtlError(
-            f"control={arm} trains the same weights with the same mask again, in the same data order: set "
-            "seeds.order_by_round=fresh for another order in every draw."
+            f"control={arm} trains the same weights with the same mask again{data}, in the same data order: set "
+            f"{choose}seeds.order_by_round=fresh for another order in every draw."
         )
     rounds = None if cfg.rounds == "all" else tuple(cfg.rounds)
     return Control(**{**plain(cfg), "rounds": rounds})
+
+
+def _check_controls(built: Experiment) -> None:
+    """LtlError for a control that no ticket of the run would have."""
+    rounds = {int(load(path).metadata["round"]) for path in built.tickets} if built.tickets else range(built.rounds + 1)
+    turns = [turn for turn in sorted(rounds) if turn > 0]
+    for arm, control in built.controls.items():
+        if turns and control.rounds is not None and not set(control.rounds) & set(turns):
+            raise LtlError(
+                f"control.{arm}.rounds={list(control.rounds)} names no round that this run has a ticket of: name some "
+                f"of {', '.join(map(str, turns))}, or all."
+            )
 
 
 def _hardware(cfg: DictConfig) -> Hardware:

@@ -500,6 +500,15 @@ def test_a_ticket_that_is_not_of_ltls_own_runs_is_refused_before_it_is_trained(
         dataclasses.replace(built, tickets=[Path("foreign")]).check()
 
 
+@pytest.mark.parametrize("given", [("pruner.rounds=2",), ("ticket=run@2", "pruner.rounds=9")])
+def test_a_control_of_rounds_that_no_ticket_is_of_is_refused(here: Path, said: Say, given: tuple[str, ...]) -> None:
+    """Of a search, and of a branch; with one round that there is, the others may come with more rounds."""
+    line = said("run", *TINY, *given, "control.reinit.rounds=[7]")
+    assert "control.reinit.rounds=[7] names no round that this run has a ticket of: name some of " in line
+    cfg = composed(*TINY, *given, "control.reinit.rounds=[2,7]")
+    assert build.experiment(cfg, here / "new", hardware_number=0).controls["reinit"].rounds == (2, 7)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     return build.experiment(composed(*TINY), tmp_path_factory.mktemp("built"), hardware_number=0)

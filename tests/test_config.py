@@ -340,6 +340,8 @@ def test_every_option_runs(launch: Launch, group: str, option: str) -> None:
         more = [f"pruner.allocation.like.ticket={launch('control=none', folder='found')}@2"]
     if option == "trained":
         more = ["pruner=edge_popup"]
+    if option == "clean":
+        more = ["corruption=random_labels"]
     if "reordered" in option:
         more = ["seeds.order_by_round=fresh"]
     folder = launch(f"{group}={option}", "recipe.rewind_to=3it", *more)
