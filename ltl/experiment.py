@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -19,8 +20,9 @@ from ltl.callbacks.supermask import Supermask, TrainScores
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.hardware import Hardware
-from ltl.masks import Tensors, dense, kept, prunable
+from ltl.masks import Tensors, kept, prunable
 from ltl.models.initialisers import WeightInit, initialise
+from ltl.models.paths import live
 from ltl.models.scaling import smaller
 from ltl.models.stack import is_chain
 from ltl.pruning.pruner import Pruner
@@ -121,11 +123,14 @@ class Experiment:
         self._check_tickets()
         network = self._skeleton()
         shapes = {name: network.get_parameter(name).shape for name in prunable(network)}
+        masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+        with suppress(RuntimeError):  # of a tensor that is no parameter, and so has no values here
+            live(network, self.dataset.input_shape, masks)
         events = [] if self.tickets else self._events()
         self.pruner.check(events)
         for event in events[:1]:
             scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
-            self.pruner.allocation(scores, dense(scores), event.target)
+            self.pruner.allocation(scores, masks, event.target)
         if self.scoring:
             if self.rewind_step:
                 raise LtlError(

@@ -4,11 +4,14 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import composed
 from torch import Tensor, nn
 
+from ltl import build
 from ltl.errors import LtlError
 from ltl.masks import Masks, dense, kept, prunable
 from ltl.models.activations import Sign
@@ -286,6 +289,32 @@ def test_kinds_of_module_without_paths_are_refused_in_one_line() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=1), nn.Linear(4, 2))
     with pytest.raises(LtlError, match=r"^model: .* not defined for 1, a Softmax: .*$"):
         live(network, (4,), dense({name: network.get_parameter(name) for name in prunable(network)}))
+
+
+class Normed(nn.Sequential):
+    """A model with a module that paths are not known through."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__(nn.Flatten(), nn.Softmax(dim=1), nn.Linear(math.prod(input_shape), outputs))
+
+
+class Scaled(nn.Sequential):
+    """A model with a tensor of its own that is no parameter."""
+
+    def __init__(self, *, input_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(math.prod(input_shape), outputs))
+        self.scale = torch.tensor([2.0])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = super().forward(inputs * self.scale)
+        return outputs
+
+
+def test_a_model_without_paths_is_refused_before_training(tmp_path: Path) -> None:
+    own = ["~model.widths", "~model.dropout", "~model.activation", "~model.bias", "pruner.rounds=1"]
+    with pytest.raises(LtlError, match=r"^model: the effective density is not defined for 1, a Softmax: .*$"):
+        build.experiment(composed("model._target_=test_paths.Normed", *own), tmp_path, hardware_number=0)
+    build.experiment(composed("model._target_=test_paths.Scaled", *own), tmp_path, hardware_number=0)
 
 
 def test_dead_units_are_counted_by_channel() -> None:
