@@ -26,7 +26,8 @@ GREY = "#5c5c5c"
 # Without viridis' last tenth, whose yellow is too light on white.
 SHADES = LinearSegmentedColormap.from_list("shades", matplotlib.colormaps["viridis"]([i / 100 for i in range(91)]))
 
-_LETTERS_PER_EM = 1.9  # of the figures' font, on average
+_LETTERS_PER_EM = 1.85  # of the figures' font: a line of any words but of capitals fits
+_MARGIN = 0.013  # of the figure's width, on both sides of the words above it
 _HANDLE = 5  # em that a line and its gaps take in a legend
 
 
@@ -109,7 +110,7 @@ def save(figure: Figure, sheet: Sheet, name: str, words: Words, data: Sequence[M
 
 def _head(figure: Figure, width: Width, words: Words) -> None:
     """Put the words at the figure's left edge, above what the layout arranges: beside the axis there is less room."""
-    room = int(72 * width.inches / width.small * _LETTERS_PER_EM)
+    room = int(72 * width.inches * (1 - 2 * _MARGIN) / width.small * _LETTERS_PER_EM)
     texts = (words.subtitle if width.titled else "", " · ".join(words.cautions))
     lines = [line for text in texts for line in textwrap.wrap(text, room)]
     title = 0.33 if width.titled else 0.03
@@ -118,8 +119,8 @@ def _head(figure: Figure, width: Width, words: Words) -> None:
     figure.set_figheight(height)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height))
     if width.titled:
-        figure.text(0.013, 1 - 0.07 / height, words.title, va="top", fontsize=1.2 * width.letters, weight="bold")
-    figure.text(0.013, 1 - title / height, "\n".join(lines), va="top", color=GREY, linespacing=1.3)
+        figure.text(_MARGIN, 1 - 0.07 / height, words.title, va="top", fontsize=1.2 * width.letters, weight="bold")
+    figure.text(_MARGIN, 1 - title / height, "\n".join(lines), va="top", color=GREY, linespacing=1.3)
 
 
 def _saved(figure: Figure, metadata: Mapping[str, None], **how: Any) -> bytes:
