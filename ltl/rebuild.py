@@ -29,10 +29,14 @@ class Unavailable(LtlError):
     """What the metadata names cannot be had here, for no fault of the ticket's: predictions are left out."""
 
 
+class Foreign(LtlError):
+    """What the metadata names is not ltl's, or no name at all, and nothing of it is run."""
+
+
 def outputs(ticket: Ticket, dataset: Dataset) -> Tensor:
     """Return the outputs (n, classes) of the ticket's network, in evaluation mode, on the test examples of `dataset`.
 
-    Unavailable if the model is not named or does not fit; LtlError if the metadata names code that is not ltl's.
+    Unavailable if the model is not named or does not fit; Foreign if the metadata names code that is not ltl's.
     """
     shape, classes = _json(ticket, "input_shape"), _json(ticket, "outputs")
     if shape != list(dataset.input_shape) or classes != dataset.outputs:
@@ -48,7 +52,7 @@ def outputs(ticket: Ticket, dataset: Dataset) -> Tensor:
 def dataset_of(ticket: Ticket) -> Dataset:
     """Return the data set that the ticket was found on, read from where data lies here; nothing is downloaded.
 
-    Unavailable if it is not named or not here; LtlError if the metadata names code that is not ltl's.
+    Unavailable if it is not named or not here; Foreign if the metadata names code that is not ltl's.
     """
     return _dataset(_json(ticket, "dataset"))
 
@@ -89,7 +93,7 @@ def _dataset(config: Any) -> Dataset:
 def network(ticket: Ticket, dataset: Dataset) -> nn.Module:
     """Return the ticket's network with its effective weights, in evaluation mode.
 
-    Unavailable if the model is not named or does not fit; LtlError if the metadata names code that is not ltl's.
+    Unavailable if the model is not named or does not fit; Foreign if the metadata names code that is not ltl's.
     """
     config = _json(ticket, "model")
     _own(config, "models")
@@ -116,11 +120,11 @@ def network(ticket: Ticket, dataset: Dataset) -> nn.Module:
 
 def _json(ticket: Ticket, key: str) -> Any:
     if key not in ticket.metadata:
-        raise Unavailable(f"a ticket's metadata has no {key!r} (imported tickets have none); use --data none.")
+        raise Unavailable(f"a ticket's metadata has no {key!r} (imported tickets have none).")
     try:
         return json.loads(ticket.metadata[key])
     except (ValueError, RecursionError):
-        raise LtlError(f"a ticket's metadata has a {key!r} that is not valid JSON; use --data none.") from None
+        raise Foreign(f"a ticket's metadata has a {key!r} that is not valid JSON.") from None
 
 
 def _own(config: Any, room: Literal["models", "datasets"]) -> Callable[..., Any]:
@@ -129,29 +133,29 @@ def _own(config: Any, room: Literal["models", "datasets"]) -> Callable[..., Any]
     Hydra would call whatever a `_target_` at any depth names, also through a module's imports (ltl.models.x.os.kill).
     """
     if not isinstance(config, dict):
-        raise LtlError(f"a ticket's {room} config is no mapping; use --data none.")
+        raise Foreign(f"a ticket's {room} config is no mapping.")
     target = config.get("_target_")
     path = re.fullmatch(rf"(ltl\.{room}\.[a-z]\w*)\.([A-Za-z]\w*)", target) if isinstance(target, str) else None
     reserved = sorted(key for key in _keys(config) if key.startswith("_"))
     if not path or reserved not in (["_target_"], ["_partial_", "_target_"]):
-        raise LtlError(_refusal(target, room))
+        raise Foreign(_refusal(target, room))
     if "${" in json.dumps(config):
-        raise LtlError(f"a ticket's {room} config holds an interpolation ${{…}}, which is refused; use --data none.")
+        raise Foreign(f"a ticket's {room} config holds an interpolation ${{…}}, which is refused.")
     try:
         found = getattr(importlib.import_module(path[1]), path[2])
     except (ImportError, AttributeError):
-        raise Unavailable(f"this ltl has no {target!r}; use --data none.") from None
+        raise Unavailable(f"this ltl has no {target!r}.") from None
     wanted = (
         inspect.isclass(found) and issubclass(found, nn.Module) if room == "models" else path[2].startswith("load_")
     )
     if not wanted or found.__module__ != path[1]:
-        raise LtlError(_refusal(target, room))
+        raise Foreign(_refusal(target, room))
     called: Callable[..., Any] = found
     return called
 
 
 def _refusal(target: Any, room: str) -> str:
-    return f"a ticket's metadata names code {target!r} that is not one of ltl.{room}: not run; use --data none."
+    return f"a ticket's metadata names code {target!r} that is not one of ltl.{room}: other code is not run."
 
 
 def _keys(config: Any) -> list[str]:

@@ -191,6 +191,8 @@ def _predictions(a: "Ticket", b: "Ticket", data: str) -> str:
         found = agreement(rebuild.outputs(a, dataset), rebuild.outputs(b, dataset), dataset.test.targets)
     except rebuild.Unavailable as reason:
         return f"not compared: {reason}"
+    except rebuild.Foreign as error:
+        raise LtlError(f"{str(error).rstrip('.')}; use --data none.") from None
     return (
         f"both give the same class to {found.same:.2%} of the {found.examples} test examples of {dataset.name} "
         f"(accuracy of A {found.accuracy_a:.2%}, of B {found.accuracy_b:.2%})"

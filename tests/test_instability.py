@@ -13,7 +13,7 @@ from ltl.instability import __main__ as command
 from ltl.instability.figure import word
 from ltl.instability.lines import ends_below, instability, line, pairs
 from ltl.results import read_table
-from ltl.tickets import effective
+from ltl.tickets import effective, load, save
 
 Launch = Callable[..., Path]
 
@@ -147,6 +147,18 @@ def test_instability_and_its_words() -> None:
     assert word([0.1, 0.11, 0.12]) == "unstable"
     assert word([0.0, 0.02, 0.04]) == "undecided"
     assert word([0.0, 0.0]) == "not judged (n = 2)"
+
+
+def test_a_model_of_ones_own_is_not_run(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line advises nothing that this command does not have."""
+    folder = launch("trials=2", "seeds.init=0", "pruner=dense", "pruner.rounds=0", "ends=true", "control=none")
+    for path in folder.glob("ends/*/*"):
+        end = load(path)
+        end.metadata["model"] = end.metadata["model"].replace("ltl.models.lenet", "my_models")
+        save(end, path)
+    assert command.main([str(folder)]) == 1
+    said = "a ticket's metadata names code 'my_models.LeNet' that is not one of ltl.models: other code is not run."
+    assert capsys.readouterr().err == f"ltl-instability: {said}\n"
 
 
 @pytest.mark.parametrize(
