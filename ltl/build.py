@@ -286,10 +286,12 @@ def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool,
 
 
 def _check_controls(built: Experiment) -> None:
-    """LtlError for a control that no ticket of the run would have."""
+    """LtlError for a control that no ticket of the run would have, or whose smaller network cannot be made."""
     rounds = {int(load(path).metadata["round"]) for path in built.tickets} if built.tickets else range(built.rounds + 1)
     turns = [turn for turn in sorted(rounds) if turn > 0]
     for arm, control in built.controls.items():
+        if control.network == "small":
+            scaled(built.model, 0)  # as narrow as can be
         if turns and control.rounds is not None and not set(control.rounds) & set(turns):
             raise LtlError(
                 f"control.{arm}.rounds={list(control.rounds)} names no round that this run has a ticket of: name some "

@@ -91,3 +91,20 @@ def test_a_model_must_name_its_widths() -> None:
         LtlError, match=r"^model: .* WIDTHS, which control=small_dense and model\.width_factor scale\.$"
     ):
         scaled(partial(nn.Linear, in_features=3, out_features=2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "says"),
+    [
+        ((), r"^model: .* does not list the keywords of its widths"),
+        (("widths", "depth"), r"^model\.depth is missing: "),
+    ],
+)
+def test_a_small_control_needs_the_widths_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widths: tuple[str, ...], says: str
+) -> None:
+    """Not after the whole search; without the control the model is trained as ever."""
+    monkeypatch.setattr(LeNet, "WIDTHS", widths)
+    build.experiment(composed("control=none"), tmp_path, hardware_number=0)
+    with pytest.raises(LtlError, match=says):
+        build.experiment(composed("control=[small_dense]"), tmp_path, hardware_number=0)

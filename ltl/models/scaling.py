@@ -15,13 +15,19 @@ from ltl.masks import prunable
 def scaled(model: "partial[nn.Module]", scale: float) -> "partial[nn.Module]":
     """Return `model` with every width multiplied by `scale`, rounded, at least 1.
 
-    The model class lists the keywords that are numbers of units or channels in `WIDTHS`; LtlError if it does not.
+    The model class lists the keywords that are numbers of units or channels in `WIDTHS`; LtlError if it does not, or if
+    the model is not given one of them.
     """
     names: Sequence[str] = getattr(model.func, "WIDTHS", ())
     if not names:
         raise LtlError(
             f"model: {model.func} does not list the keywords of its widths in WIDTHS, which control=small_dense and "
             "model.width_factor scale."
+        )
+    if absent := [name for name in names if name not in model.keywords]:
+        raise LtlError(
+            f"model.{absent[0]} is missing: WIDTHS of {model.func} names it as a width, so give it a value, or leave "
+            "it out of WIDTHS."
         )
     return partial(model, **{name: _scale(model.keywords[name], scale) for name in names})
 
