@@ -20,6 +20,7 @@ from ltl.report.findings import findings
 from ltl.report.load import load
 from ltl.report.study import Study, studies
 from ltl.report.tables import rounds_table
+from ltl.report.words import percent
 
 CLAIM = {
     "sentence": "Tickets exist <somewhere>.",
@@ -222,6 +223,19 @@ def test_a_search_that_finds_nothing_refutes_nothing(tmp_path: Path) -> None:
     found = findings(study(make_run(tmp_path, gains={"ticket": flat(-0.05)})))
     assert found[0].startswith("No matching ticket was shown: the first one, at 80.0%, is not matching.")
     assert "does not refute" in found[0]
+
+
+def test_a_small_network_that_is_larger_than_its_ticket_is_told_of(launch: Callable[..., Path]) -> None:
+    """At one unit a layer it has 64 + 1 + 10 weights; where it has no more than the ticket nothing is said."""
+    folder = launch("pruner=magnitude_init", "pruner.rate=0.9", "pruner.rounds=2", "control=[small_dense,reinit]")
+    sizes = {(row.arm, row.round): row.weights_left for row in load(folder).rows}
+    assert sizes["small_dense", 1] <= sizes["ticket", 1] and sizes["ticket", 2] < sizes["small_dense", 2] == 75
+    [said] = [one for one in findings(study(folder)) if "has more weights" in one]
+    density = percent(next(row.density for row in load(folder).rows if (row.arm, row.round) == ("ticket", 2)))
+    assert said == (
+        f"At {density}% the control “small dense network with as many weights” has more weights than the ticket "
+        f"(75 against {sizes['ticket', 2]}): no layer can have less than one unit."
+    )
 
 
 @pytest.mark.parametrize(

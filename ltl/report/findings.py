@@ -1,5 +1,6 @@
 """The verdict in plain words: sentences for the terminal and the page."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ def findings(study: Study) -> list[str]:
     sentences = [_main_finding(study)]
     if not study.no_verdict and study.trials >= FEWEST_TRIALS:
         sentences += _against_controls(study)
+    sentences += _larger(study)
     note = study.first.setting("rewinding_note")
     if note and rewinds_to_init(study.first):
         sentences.append(" ".join(str(note).split()))
@@ -132,6 +134,31 @@ def _against_controls(study: Study) -> list[str]:
         f"Against the control “{arm_words(arm, study.first)}”: {_tally([c for c in contrasts if c.arm == arm])}"
         for arm in dict.fromkeys(contrast.arm for contrast in contrasts)
     ]
+
+
+def _larger(study: Study) -> list[str]:
+    """Return a sentence on each small network that has more weights than the ticket beside it: it is never smaller."""
+    controls = {arm: control for run in study.runs for arm, control in (run.setting("control") or {}).items()}
+    sentences = []
+    for arm in (arm for arm, control in controls.items() if control.get("network") == "small"):
+        sizes = {
+            round: [by_trial(study.rows, one, round, lambda row: row.weights_left) for one in (arm, "ticket")]
+            for round in rounds_of(study.rows, arm)
+        }
+        larger = {
+            round: (own[unit], theirs[unit])
+            for round, (own, theirs) in sizes.items()
+            for unit in own
+            if own[unit] > theirs.get(unit, math.inf)
+        }
+        if larger:
+            densities = ", ".join(f"{percent(density_at(study.rows, round))}%" for round in larger)
+            own, ticket = larger[max(larger)]
+            sentences.append(
+                f"At {densities} the control “{arm_words(arm, study.first)}” has more weights than the ticket "
+                f"({count(own)} against {count(ticket)}): no layer can have less than one unit."
+            )
+    return sentences
 
 
 def _tally(contrasts: Sequence[Contrast]) -> str:
