@@ -17,7 +17,7 @@ from ltl.masks import Masks, Tensors, dense
 from ltl.pruning import criteria, fillers, survivors
 from ltl.pruning.allocation import Target, global_pool
 from ltl.pruning.evidence import Evidence
-from ltl.pruning.pruner import Pruner
+from ltl.pruning.pruner import Criterion, Pruner
 
 Equation = Callable[[float, float], float]
 # Of w_i and w_f: what is large is kept (Zhou et al. 2019, §2 and §5). The wrong sign is worse than anything.
@@ -210,6 +210,30 @@ def test_weights_that_are_no_numbers_are_refused(name: str) -> None:
         layer[mask] = value
         with pytest.raises(LtlError, match=r"scores of fc.weight"):
             pruner.prune(known, Target(rate=0.2))
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (lambda evidence: {}, r"^pruner\.criterion: scores of \S+ are absent, and its mask is \(\d"),
+        (
+            lambda evidence: {name: mask.float().flatten() for name, mask in evidence.masks.items()},
+            r"^pruner\.criterion: scores of \S+ are \(\d+,\), and its mask is \(\d+, ",
+        ),
+        (lambda evidence: {**evidence.weights, "other": torch.zeros(2)}, r"^pruner\.criterion: scores of \S+ are \(\d"),
+    ],
+)
+def test_scores_of_an_own_criterion_that_do_not_fit_the_masks_are_one_line(own: Criterion, says: str) -> None:
+    pruner = Pruner(
+        criterion=own,
+        allocation=partial(global_pool, exclude=[], allow_empty=False),
+        survivors=survivors.rewound,
+        filler=fillers.zero,
+        momentum="zero",
+        lr="rewound",
+    )
+    with pytest.raises(LtlError, match=says):
+        pruner.prune(trained(0), Target(rate=0.2))
 
 
 @pytest.mark.parametrize("name", [*RANDOM_TIES, LARGE])

@@ -59,7 +59,7 @@ class Pruner:
             )
 
     def prune(self, evidence: Evidence, target: Target) -> Masks:
-        """Return the masks after one pruning; LtlError for scores of survivors that are not finite."""
+        """Return the masks after one pruning; LtlError for scores of other shapes, or of survivors not finite."""
         scores = self.criterion(evidence)
         _check(scores, evidence.masks, "pruner.criterion")
         return self.allocation(scores, evidence.masks, target)
@@ -96,6 +96,12 @@ def _redistributed(counts: dict[str, int], masks: Masks, grow: Tensors) -> dict[
 
 
 def _check(scores: Tensors, judged: Masks, key: str) -> None:
+    shapes, wanted = ({name: tuple(one.shape) for name, one in given.items()} for given in (scores, judged))
+    if odd := [name for name in (*wanted, *shapes) if wanted.get(name) != shapes.get(name)]:
+        raise LtlError(
+            f"{key}: scores of {odd[0]} are {shapes.get(odd[0], 'absent')}, and its mask is "
+            f"{wanted.get(odd[0], 'absent')}: return one tensor for each of evidence.masks, of its shape."
+        )
     for name, score in scores.items():
         if not (torch.isfinite(score) | ~judged[name]).all():
             raise LtlError(
