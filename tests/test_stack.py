@@ -179,7 +179,6 @@ def assert_counts(pruner: str, cfg: DictConfig, found: list[Masks]) -> None:
             assert sum(after.values()) == round((1 - cfg.rate) ** turn * sum(sizes[0].values()))
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 class Trebled(nn.Linear):
     """A linear layer that does something else than its type."""
 
@@ -204,6 +203,7 @@ def test_a_sequence_that_is_no_plain_chain_is_computed_as_it_is(make: Callable[[
     assert not stack.chain
 
 
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object], family: str, optimizer: str) -> None:
     """Convolution, BatchNorm, dropout, augmentation and attention; clipping by each network's own norm."""
