@@ -287,16 +287,22 @@ def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool,
 
 def _check_controls(built: Experiment) -> None:
     """LtlError for a control that no ticket of the run would have, or whose smaller network cannot be made."""
-    rounds = {int(load(path).metadata["round"]) for path in built.tickets} if built.tickets else range(built.rounds + 1)
-    turns = [turn for turn in sorted(rounds) if turn > 0]
-    for arm, control in built.controls.items():
-        if control.network == "small":
-            scaled(built.model, 0)  # as narrow as can be
-        if turns and control.rounds is not None and not set(control.rounds) & set(turns):
+    if any(control.network == "small" for control in built.controls.values()):
+        scaled(built.model, 0)  # as narrow as can be
+    named = {arm: control.rounds for arm, control in built.controls.items() if control.rounds is not None}
+    turns = _turns(built) if named else []
+    for arm, rounds in named.items():
+        if turns and not set(rounds) & set(turns):
             raise LtlError(
-                f"control.{arm}.rounds={list(control.rounds)} names no round that this run has a ticket of: name some "
-                f"of {', '.join(map(str, turns))}, or all."
+                f"control.{arm}.rounds={list(rounds)} names no round that this run has a ticket of: name some of "
+                f"{', '.join(map(str, turns))}, or all."
             )
+
+
+def _turns(built: Experiment) -> list[int]:
+    """Return the rounds of the tickets that are given or to be found, but for the dense network's."""
+    rounds = {int(load(path).metadata["round"]) for path in built.tickets} if built.tickets else range(built.rounds + 1)
+    return sorted({*rounds} - {0})
 
 
 def _hardware(cfg: DictConfig) -> Hardware:

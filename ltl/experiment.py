@@ -122,21 +122,20 @@ class Experiment:
         """Build the network without allocating it and prune once; LtlError for what does not fit together."""
         self._check_tickets()
         network = self._skeleton()
-        shapes = {name: network.get_parameter(name).shape for name in prunable(network)}
-        masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+        masks = {name: torch.ones(network.get_parameter(name).shape, dtype=torch.bool) for name in prunable(network)}
         with suppress(RuntimeError):  # of a tensor that is no parameter, and so has no values here
             live(network, self.dataset.input_shape, masks)
         events = [] if self.tickets else self._events()
         self.pruner.check(events)
         for event in events[:1]:
-            scores = {name: torch.arange(shape.numel()).float().view(shape) for name, shape in shapes.items()}
+            scores = {name: torch.arange(mask.numel()).float().view_as(mask) for name, mask in masks.items()}
             self.pruner.allocation(scores, masks, event.target)
         if self.scoring:
             if self.rewind_step:
                 raise LtlError(
                     "pruner.rewind_to is not possible with pruner.scores: weights stay as drawn; set it to 0it."
                 )
-            check_scoring(self.pruner, self.scoring.estimator, events, shapes)
+            check_scoring(self.pruner, self.scoring.estimator, events, masks)
 
     def _check_tickets(self) -> None:
         found: dict[Path, dict[str, str]] = {}

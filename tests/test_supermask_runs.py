@@ -577,6 +577,10 @@ def test_one_drawn_mask_has_no_deviation(launch: Launch) -> None:
             ["pruner.rate=0.9", "pruner.rounds=6"],
             r"^pruner\.rate: the 0 weights that are to stay are fewer than the layers",
         ),
+        (
+            ["pruner=edge_popup_scaled", "pruner.survivors.survivors._target_=ltl.pruning.survivors.trained"],
+            r"^pruner\.survivors=trained is not possible with pruner\.scores",
+        ),
         (["pruner.scores.length=0.001ep"], r"^pruner\.scores\.length=0\.001ep is 0 steps: scores are trained for 1 to"),
         (
             ["pruner.scores.estimator._target_=torch.nn.ReLU"],

@@ -121,7 +121,7 @@ def _limit(axes: Axes, curves: Sequence[Sequence[float]], accuracy: bool) -> Non
 
 
 def _density_colours(figure: Figure, axes: Axes, densities: Sequence[float]) -> Callable[[float], Any]:
-    lowest = min(*(density for density in densities if density > 0), 0.9, 0.9)
+    lowest = min([0.9, *(density for density in densities if density > 0)])
     scale = LogNorm(lowest, 1.0)
     bar = figure.colorbar(
         ScalarMappable(scale, SHADES), ax=axes, label="density: prunable weights left (%)", aspect=30, pad=0.02

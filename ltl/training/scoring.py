@@ -66,16 +66,13 @@ def _together(pruner: Pruner) -> Mapping[str, Any] | None:
     return allocation.keywords if isinstance(allocation, partial) and allocation.func is global_pool else None
 
 
-def check_scoring(
-    pruner: Pruner, estimator: Estimator, events: Sequence[Event], shapes: Mapping[str, torch.Size]
-) -> None:
-    """Raise LtlError where scores cannot follow the schedule or the allocation of `pruner`, or its other parts."""
+def check_scoring(pruner: Pruner, estimator: Estimator, events: Sequence[Event], masks: Masks) -> None:
+    """Raise LtlError where scores cannot follow `pruner` from the `masks` of the dense network on."""
     _check_parts(pruner)
     if any(event.target.density is None or event.settled or event.replaces for event in events):
         raise LtlError(
             "pruner.schedule is not possible with pruner.scores: it must name densities, as at_init and gradual do."
         )
-    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
     if pool_of(pruner, masks) and estimator.draws:
         raise LtlError(
             "pruner.allocation=global is not possible with masks that are drawn: their scores alone say how many "
@@ -83,8 +80,11 @@ def check_scoring(
         )
     for event in events[:1] if _together(pruner) is None else ():
         one, other = (
-            {name: torch.full(shape, float(score)) for score, (name, shape) in zip(order, shapes.items(), strict=True)}
-            for order in (range(1, len(shapes) + 1), range(len(shapes), 0, -1))
+            {
+                name: torch.full(mask.shape, float(score))
+                for score, (name, mask) in zip(order, masks.items(), strict=True)
+            }
+            for order in (range(1, len(masks) + 1), range(len(masks), 0, -1))
         )
         sizes, others = (_sizes(pruner.allocation(scores, masks, event.target)) for scores in (one, other))
         if sizes != others or sum(sizes) != round((event.target.density or 0.0) * total(masks)):
@@ -99,20 +99,26 @@ def check_scoring(
 
 def _check_parts(pruner: Pruner) -> None:
     """Raise LtlError for what supermasks do not read, and would not follow."""
-    parts = {"survivors": pruner.survivors, "filler": pruner.filler}
-    functions = {name: getattr(part, "func", part) for name, part in parts.items()}
-    given = {"filler": functions["filler"].__name__, "momentum": pruner.momentum, "lr": pruner.lr}
+    given = {"filler": _functions(pruner.filler)[0].__name__, "momentum": pruner.momentum, "lr": pruner.lr}
     for name, only in (("filler", "zero"), ("momentum", "zero"), ("lr", "rewound")):
         if given[name] != only:
             raise LtlError(
                 f"pruner.{name} is not possible with pruner.scores, other than {only}: weights stay as they are set "
                 f"before scores are trained; got {given[name]}."
             )
-    if functions["survivors"] in (survivors.trained, survivors.zeroed):
+    if read := [one for one in _functions(pruner.survivors) if one in (survivors.trained, survivors.zeroed)]:
         raise LtlError(
-            f"pruner.survivors={functions['survivors'].__name__} is not possible with pruner.scores, as no weight is "
-            "trained: choose rewound, or another that needs no training."
+            f"pruner.survivors={read[0].__name__} is not possible with pruner.scores, as no weight is trained: choose "
+            "rewound, or another that needs no training."
         )
+
+
+def _functions(part: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return the function of survivors or a filler, and those that it is given in turn."""
+    if not isinstance(part, partial):
+        return [part]
+    inner = part.keywords.get("survivors")
+    return [part.func, *(_functions(inner) if inner else [])]
 
 
 def _sizes(masks: Masks) -> list[int]:
