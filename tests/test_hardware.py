@@ -10,6 +10,7 @@ import torch
 from test_command_line import FAST, typed
 from test_cycle import rows, tickets
 
+from ltl.errors import Stopped
 from ltl.results import read_status, read_table
 from ltl.tickets import load
 from ltl.training.module import MaskedTraining
@@ -90,6 +91,19 @@ def test_channels_last_changes_no_draw(launch: Launch) -> None:
     for left, right in zip(rows(plain), rows(last), strict=True):
         assert (left["init_sha256"], left["mask_sha256"]) == (right["init_sha256"], right["mask_sha256"])
         assert float(left["test_loss"]) == pytest.approx(float(right["test_loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_resume_may_change_the_memory_format(launch: Launch, optimizer: str) -> None:
+    """What the optimiser keeps is laid out anew with the weights: a fused step takes both in the order of memory."""
+    job = (*RESNET, f"optimizer={optimizer}", "optimizer.lr=0.01", "hardware.precision=64-true")
+    whole = launch(*job, folder="whole", tiny=False)
+    with pytest.raises(Stopped):
+        launch(*job, "hardware.stop_after=0s", folder="pieces", tiny=False)
+    pieces = launch(*job, "hardware.memory_format=channels_last", folder="pieces", tiny=False)
+    for left, right in zip(rows(whole), rows(pieces), strict=True):
+        assert left["mask_sha256"] == right["mask_sha256"]
+        assert float(left["test_loss"]) == pytest.approx(float(right["test_loss"]), rel=1e-9)
 
 
 # Several processes

@@ -18,6 +18,7 @@ from ltl.masks import Tensors, density, mask_sha256
 from ltl.models.stack import Stack
 from ltl.pruning.evidence import Task
 from ltl.rng import stream_seed
+from ltl.training import optimizer_state
 from ltl.training.evaluation import Form
 from ltl.training.graph import StepGraph, recordable
 from ltl.training.order import DataOrder
@@ -101,6 +102,7 @@ class MaskedTraining(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """Build the optimiser over all parameters that are trained."""
         optimizer = self.build_optimizer([one for one in self.stack.parameters() if one.requires_grad])
+        optimizer.register_load_state_dict_post_hook(optimizer_state.lay_out)
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 

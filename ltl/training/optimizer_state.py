@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,6 +19,14 @@ def saved(optimizer: Optimizer) -> State:
 def restore(optimizer: Optimizer, state: State) -> None:
     """Set the optimiser back to `state`, leaving `state` untouched by later steps."""
     optimizer.load_state_dict(copy.deepcopy(state))
+
+
+def lay_out(optimizer: Optimizer) -> None:
+    """Give every slot the strides of its parameter: fused steps go through memory, and a checkpoint may have others."""
+    for parameter, slots in optimizer.state.items():
+        for name, slot in slots.items():
+            if isinstance(slot, Tensor) and slot.shape == parameter.shape and slot.stride() != parameter.stride():
+                slots[name] = torch.empty_like(parameter, dtype=slot.dtype, requires_grad=False).copy_(slot)
 
 
 def zero_pruned(optimizer: Optimizer, pruned: Sequence[tuple[Tensor, Tensor]]) -> None:
