@@ -24,6 +24,7 @@ KINDS = {
     "lenet-sgd": (*LENET, "optimizer=sgd", "optimizer.lr=0.0625", "clip=1.0"),
     "signs": (*LENET, "model.activation=sign", "model.bias=false"),  # BatchNorm before each
     "heuristic": (*LENET, "pruner=zhou_heuristic"),  # the dense network alone is trained
+    "reinit": (*LENET, "pruner=imp_reinit"),  # each round draws weights on the processor
     "frozen-fill": (*LENET, "pruner=zhou_freeze_init"),
     "edge-popup": (*LENET, "pruner=edge_popup", "pruner.rounds=2"),
     "binary-gradual": (*LENET, "pruner=multi_prize_gradual", "pruner.rounds=2", *GRADUAL),

@@ -258,6 +258,23 @@ def test_one_shot_rounds_start_from_the_dense_network_s_trained_weights() -> Non
         assert ends[0][name][mask].abs().min() > ends[0][name][~mask].abs().max()
 
 
+def test_a_fresh_initialisation_comes_to_where_the_masks_are() -> None:
+    """It is drawn on the processor, whose tensors a GPU's masks cannot index; `meta` is there without a GPU."""
+    drawn: list[Tensors] = []
+
+    def fresh(known: Evidence, masks: Masks) -> Tensors:
+        drawn.append(known.initialise(known.generator))
+        return known.weights
+
+    pruner = replace(build._pruner(composed("pruner=imp_reinit").pruner), survivors=fresh)
+    search = Search(pruner=pruner, events=[], seed=0, initialise=lambda source: draws(1))
+    search.take_theta_0(draws(9))
+    search.begin(list(SHAPES))
+    search.theta_0 = {name: weight.to("meta") for name, weight in search.theta_0.items()}
+    search.next_round(draws(2), length=10, first=0)
+    assert [weight.device.type for weight in drawn[0].values()] == ["meta"] * len(SHAPES)
+
+
 def test_one_shot_pruning_cannot_keep_the_optimiser_s_state(tmp_path: Path) -> None:
     """It would be that of the round before, whose weights are not taken on."""
     chosen = ("pruner=finetune", "pruner.schedule._target_=ltl.pruning.schedules.after_dense")

@@ -135,7 +135,11 @@ class Search:
 
     def _evidence(self, weights: Tensors, start: Start, *keys: int) -> Evidence:
         source = generator("mask", self.seed, *keys)
-        return Evidence(weights, self.theta_0, self.rewind_point, start.masks, source, self.initialise, self.task)
+        return Evidence(weights, self.theta_0, self.rewind_point, start.masks, source, self._fresh, self.task)
+
+    def _fresh(self, source: torch.Generator) -> Tensors:
+        """Return a fresh initialisation, which is drawn on the processor, where θ₀ and the masks are."""
+        return moved(self.initialise(source), self.theta_0)
 
     def _pruned(self, start: Start, position: Position, weights: Tensors) -> Start:
         """Return `start` after the events at `position`, with the masks and search steps that they leave."""
