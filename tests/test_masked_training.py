@@ -93,6 +93,15 @@ def half_masks(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def test_sparse_products_that_are_off_are_off_for_nothing_too() -> None:
+    """hardware.sparse_below=0 means never, on a GPU also where no weight is kept."""
+    chain = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU(), nn.Linear(4, 3))
+    none = {f"{name}.weight": torch.zeros_like(chain[int(name)].weight, dtype=torch.bool) for name in "13"}
+    for below, sparse in ((0.0, False), (0.1, True)):
+        module = trained(chain, none, optimizer=OPTIMIZERS["sgd"], sparse_below=below)
+        assert (module._sparse is not None) is sparse
+
+
 @pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_equals_the_mask_in_the_forward_pass_bit_for_bit(name: str, clip: float | None) -> None:

@@ -157,7 +157,7 @@ class MaskedTraining(pl.LightningModule):
         masks = [start.masks for start in starts]
         possible = self.stack.chain and names and not self._fills and self._processes == 1
         self._densities = [density(mask) for mask in masks] if possible else []
-        pays = possible and sum(self._densities) <= self.sparse_below * len(masks)
+        pays = possible and self.sparse_below > 0 and sum(self._densities) <= self.sparse_below * len(masks)
         self._sparse = SparseChain(self.stack, masks) if pays else None
         self._graph = None  # it was recorded with other masks and optimiser state
         if self._processes > 1:
