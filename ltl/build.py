@@ -26,6 +26,7 @@ from ltl.experiment import Experiment
 from ltl.hardware import Hardware
 from ltl.models.scaling import scaled
 from ltl.pruning.pruner import Pruner, Replacement
+from ltl.results import rank
 from ltl.rng import Seeds, generator
 from ltl.supermasks import Estimator
 from ltl.tickets import find, load
@@ -258,7 +259,7 @@ def _scoring(cfg: DictConfig, steps: Callable[..., int]) -> Scoring:
 def _device(accelerator: Literal["cpu", "gpu"]) -> torch.device:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise LtlError("hardware.accelerator=gpu needs a CUDA GPU and a PyTorch built for it; choose hardware=cpu.")
-    return torch.device("cuda" if accelerator == "gpu" else "cpu")
+    return torch.device("cuda", rank()) if accelerator == "gpu" else torch.device("cpu")  # Lightning's, one a process
 
 
 def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool, corrupted: bool) -> Control:

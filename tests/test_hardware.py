@@ -10,6 +10,7 @@ import torch
 from test_command_line import FAST, typed
 from test_cycle import rows, tickets
 
+from ltl import build
 from ltl.errors import Stopped
 from ltl.results import read_status, read_table
 from ltl.tickets import load
@@ -107,6 +108,15 @@ def test_a_resume_may_change_the_memory_format(launch: Launch, optimizer: str) -
 
 
 # Several processes
+
+
+def test_every_process_has_its_data_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is where Lightning puts its network; on the first GPU, the others would find none of their batches."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for number in (0, 1):
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        assert build._device("gpu") == torch.device("cuda", number)
+        assert build._device("cpu") == torch.device("cpu")
 
 
 # In float64, where the order of additions decides nothing.
