@@ -21,6 +21,7 @@ from ltl.errors import LtlError
 from ltl.masks import Masks, Tensors
 from ltl.pruning import schedules, survivors
 from ltl.pruning.evidence import Evidence
+from ltl.training.layers import quartiles
 from ltl.training.search import Search
 
 Survivors = Callable[[Evidence, Masks], Tensors]
@@ -256,6 +257,35 @@ def test_one_shot_rounds_start_from_the_dense_network_s_trained_weights() -> Non
     for name, mask in search.current.masks.items():
         assert 0.3 < float(mask.float().mean()) < 0.7
         assert ends[0][name][mask].abs().min() > ends[0][name][~mask].abs().max()
+
+
+@pytest.mark.parametrize("name", ["random", "static_sparse"])
+def test_survivors_of_a_round_that_is_pruned_at_its_start_are_of_that_mask(name: str) -> None:
+    """Divided by the densities that are trained, not by those of the round before."""
+    pruner = replace(build._pruner(composed(f"pruner={name}").pruner), survivors=survivors_of("edge_popup_scaled"))
+    schedule = instantiate(composed(f"pruner={name}").pruner.schedule)
+    search = Search(pruner=pruner, events=schedule(rounds=2, rate=0.5, length=10, rewind_step=0), seed=0)
+    search.take_theta_0(draws(9))
+    search.begin(list(SHAPES))
+    for turn in (1, 2):
+        search.next_round(draws(turn), length=10, first=0)
+        for layer, mask in search.current.masks.items():
+            scaled = search.theta_0[layer] * (mask.numel() / int(mask.sum())) ** 0.5
+            assert torch.allclose(search.current.theta[layer], scaled)
+
+
+def test_a_round_that_prunes_anew_reports_all_weights_that_went() -> None:
+    """Of the dense network, not only those that the round before had left."""
+    pruner = build._pruner(composed("pruner=static_sparse").pruner)
+    search = Search(
+        pruner=pruner, events=schedules.at_init(rounds=2, rate=0.5, length=10, rewind_step=0, prunings=1), seed=0
+    )
+    search.take_theta_0(draws(9))
+    search.begin(list(SHAPES))
+    for turn in (1, 2):
+        search.next_round(draws(turn), length=10, first=0)
+        for layer, mask in search.current.masks.items():
+            assert search.current.gone[layer] == quartiles(search.theta_0[layer], ~mask)
 
 
 def test_a_fresh_initialisation_comes_to_where_the_masks_are() -> None:

@@ -90,9 +90,18 @@ class Search:
         start = self._pruned(replace(start, gone={}, mask_step=None), end, trained)
         of_dense = any(event.of_dense for event in self.events if (event.round, event.step) == end)
         seen = self.theta_dense if of_dense else trained
-        theta = self.pruner.survivors(self._evidence(seen, start, *end, len(self.events)), start.masks)
-        start = replace(start, round=start.round + 1, theta=theta, step=first)
-        self.start = self._filled(self._pruned(start, (start.round, first), theta), theta)
+        begin = (start.round + 1, first)
+        if any(event.anew for event in self.events if (event.round, event.step) == begin):
+            start = replace(start, masks=dense(start.masks))
+
+        def survivors(masks: Masks) -> Tensors:
+            return self.pruner.survivors(self._evidence(seen, start, *end, len(self.events)), masks)
+
+        theta = survivors(start.masks)
+        pruned = self._pruned(replace(start, round=start.round + 1, theta=theta, step=first), begin, theta)
+        if pruned.masks is not start.masks:
+            pruned = replace(pruned, theta=survivors(pruned.masks))  # some depend on the mask that is trained
+        self.start = self._filled(pruned, pruned.theta)
 
     def state(self) -> dict[str, Any]:
         """Return everything but θ₀ as tensors and plain values."""
