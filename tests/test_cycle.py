@@ -342,6 +342,26 @@ def test_early_stopping_looks_at_validation_alone(launch: Launch) -> None:
     assert apart > 0
 
 
+@pytest.mark.parametrize("pruner", ["gradual", "multi_prize_gradual", "rigl"])
+def test_early_stopping_looks_at_the_density_of_the_row_alone(launch: Launch, pruner: str) -> None:
+    """While a mask shrinks, a lower validation loss is that of a denser network; replaced weights are as many."""
+    rounds = ("pruner.rounds=2", "pruner.rate=0.9", "pruner.allocation.allow_empty=true", "eval_every=3it")
+    end = "pruner.schedule.every=6" if pruner == "rigl" else "pruner.schedule.end=0.9"
+    folder = launch(f"pruner={pruner}", "control=none", *rounds, "optimizer.lr=0.1", "length=60it", end)
+    curves, apart = read_table(folder / "metrics.csv"), 0
+    for row in read_table(folder / "rounds.csv"):
+        since = 0 if row["round"] == "0" or pruner == "rigl" else 54
+        every = [one for one in curves if row_key(one) == row_key(row)]
+        mine = [one for one in every if int(one["step"]) >= since]
+        lowest, whole = (min(some, key=lambda one: float(one["val_loss"])) for some in (mine, every))
+        assert row["early_stop_step"] == lowest["step"]
+        assert row["early_stop_test_accuracy"] == lowest["test_accuracy"]
+        best = max(float(one["test_accuracy"]) for one in mine if one["test_accuracy"])
+        assert float(row["best_test_accuracy"]) == best
+        apart += lowest is not whole
+    assert (apart > 0) == (pruner != "rigl")
+
+
 @pytest.mark.parametrize("fixed", [("hardware.stack=in_turn",), ("hardware.stack=together", "trials=2")])
 def test_a_branch_of_the_same_settings_repeats_the_search(launch: Launch, fixed: tuple[str, ...]) -> None:
     """ticket=<folder>@2 with nothing else changed trains round 2 again, bit for bit; other settings change it.

@@ -198,7 +198,7 @@ class Record(pl.Callback):
         ended: bool,
     ) -> None:
         """Add to each network's point what the evaluation shows, of the test set at the end and at the best so far."""
-        best = {number: min(_losses(self.curves[number]), default=math.inf) for number in points}
+        best = {number: min(_losses(self._of_density(number)), default=math.inf) for number in points}
         for number, point in points.items():
             if number in found:
                 point["val_loss"], point["val_accuracy"] = found[number]
@@ -206,6 +206,11 @@ class Record(pl.Callback):
         shown = points.keys() if ended else lowest
         for number, (loss, accuracy) in _found(self._judging(judged, dataset, dataset.test, shown), shown).items():
             points[number].update(test_loss=loss, test_accuracy=accuracy)
+
+    def _of_density(self, number: int) -> list[Row]:
+        """Return the evaluations of a network at the density that it has now: denser ones say nothing of it."""
+        since = self.cycle.members[number].current.density_step
+        return [point for point in self.curves[number] if point["step"] >= since]
 
     def _judging(
         self, judged: Sequence[Judged], dataset: Dataset, split: Split, wanted: Collection[int]
@@ -234,7 +239,7 @@ class Record(pl.Callback):
     def _finish_one(self, number: int, now: Tensors, train_loss: float, train_accuracy: float) -> None:
         module, member, curve = self._module, self.cycle.members[number], self.curves[number]
         assert module is not None
-        start, length = member.current, module.timeline.length
+        start, length, of_density = member.current, module.timeline.length, self._of_density(number)
         on_path = live(module.stack.skeleton, module.dataset.input_shape, start.masks)
         last, steps = curve[-1], length - start.step if module.timeline.trains(module.position[0]) else 0
         row: Row = {
@@ -249,8 +254,8 @@ class Record(pl.Callback):
                 for split in ("val", "test")
                 for what in ("accuracy", "loss")
             },
-            **_early_stop(curve, length),
-            "best_test_accuracy": max(point["test_accuracy"] for point in curve if "test_accuracy" in point),
+            **_early_stop(of_density, length),
+            "best_test_accuracy": max(point["test_accuracy"] for point in of_density if "test_accuracy" in point),
             "mask_step": start.mask_step,
             "steps": steps,
             "total_steps": start.search_steps + (0 if start.scored else steps),

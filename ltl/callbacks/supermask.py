@@ -74,6 +74,10 @@ class Supermask:
         """Return how many weights of each layer are to be kept at optimiser step `step`."""
         return [counts for since, counts in self._counts if since <= step][-1]
 
+    def reach(self, step: int) -> None:
+        """Note from which step on it is to keep as many weights as at optimiser step `step`."""
+        self.start = replace(self.current, density_step=[since for since, _ in self._counts if since <= step][-1])
+
     def look(self, masks: Masks) -> None:
         """Look at the masks that the scores give, and how many entries have changed since the last look."""
         self.mask_flips = distance(masks, self.seen) if self.seen else None
@@ -184,6 +188,8 @@ class TrainScores(pl.Callback):
         assert self.module is not None
         assert self.scores is not None
         self.scores.keep(self._counts(self.module.position[1]))
+        for member in self.members:
+            member.reach(self.module.position[1])
         self.module.hold([member.current for member in self.members])
 
     def _share(self, *step: Any) -> None:

@@ -74,8 +74,10 @@ class Search:
         start = self._pruned(self.current, position, now)
         if start is self.start:
             return False
-        step = position[1]
-        self.start = self._filled(replace(start, mask_step=step if step > start.step else None), now)
+        step, before = position[1], self.current
+        since = before.density_step if kept(start.masks) == kept(before.masks) else step
+        mask_step = step if step > start.step else None
+        self.start = self._filled(replace(start, mask_step=mask_step, density_step=since), now)
         return True
 
     def next_round(self, trained: Tensors, *, length: int, first: int) -> None:
@@ -87,7 +89,7 @@ class Search:
         if start.round == 0 and any(event.of_dense for event in self.events):
             self.theta_dense = trained
         end = (start.round, length)
-        start = self._pruned(replace(start, gone={}, mask_step=None), end, trained)
+        start = self._pruned(replace(start, gone={}, mask_step=None, density_step=0), end, trained)
         of_dense = any(event.of_dense for event in self.events if (event.round, event.step) == end)
         seen = self.theta_dense if of_dense else trained
         begin = (start.round + 1, first)

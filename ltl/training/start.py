@@ -36,6 +36,7 @@ class Start:
     gone: dict[str, Quartiles | None] = field(default_factory=dict)  # of |w| by layer: what the last pruning took
     scored: Scored | None = None  # of a supermask
     mask_step: int | None = None  # at which the mask last changed while this round trained, if it did
+    density_step: int = 0  # from which on it keeps as many weights as now
 
     def state(self) -> dict[str, Any]:
         """Return the start as tensors (masks as bits) and plain values, for a checkpoint."""
