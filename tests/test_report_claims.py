@@ -140,6 +140,22 @@ def test_speed_over_reinitialised_masks(tmp_path: Path) -> None:
     assert result.measured.mean == pytest.approx(2.51, abs=0.2)
 
 
+def test_a_censored_step_of_none_of_both_sides_is_no_hindrance(tmp_path: Path) -> None:
+    """A ratio of steps is of two trainings: the dense network's is none of ticket and reinitialised mask."""
+    arms = {"gains": gains(0.0, reinit=-0.01), "speeds": {"ticket": flat(1.6), "reinit": flat(1.6 / 2.51)}}
+
+    def word(where: tuple[str, int], **changes: Any) -> str:
+        published = figure("speedup_over_reinit", 2.51, "times") | changes
+        folder = tmp_path / f"{published['quantity']}-{where}"
+        return judged(folder, published, **arms, censored=lambda arm, trial, round: (arm, round) == where).word
+
+    assert word(("ticket", 0)) == "reproduced"
+    assert word(("ticket", 7)) == word(("reinit", 7)) == "not judged"
+    dense = {"quantity": "speedup", "arm": "reinit", "value": 1.6 / 2.51}
+    assert word(("ticket", 7), **dense) == "reproduced"
+    assert word(("ticket", 0), **dense) == word(("reinit", 7), **dense) == "not judged"
+
+
 def test_a_missing_control_is_not_measured(tmp_path: Path) -> None:
     assert judged(tmp_path, figure("accuracy_gain_over_reinit", 0.5, "pp")).word == "not measured"
 

@@ -36,6 +36,7 @@ ACCURACY_TOLERANCE = 0.005
 SPEED_TOLERANCE = 1.25
 ONSET_TOLERANCE = 1.25
 SAME_DENSITY = 1.1
+DENSE = ("ticket", 0)  # arm and round of the dense network
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,12 @@ def _compare_at_round(rows: Sequence[RoundRow], published: Published, quantity: 
     show, scale = _scales(published, quantity)
     measured = two_sided(values)
     shown = measured.map(show) if values else None
-    arms = {"ticket", published.arm} | ({"reinit"} if published.quantity.endswith("over_reinit") else set())
-    trials = {row.unit for row in rows if row.arm in arms and row.round == round}
-    censored = {row.unit for row in rows if row.arm in arms and row.round in (0, round) and row.early_stop_censored}
+    own, other = (published.arm, round), ("reinit", round) if published.quantity.endswith("over_reinit") else DENSE
+    trials = {row.unit for row in rows if (row.arm, row.round) == own}
+    compared = [row for row in rows if (row.arm, row.round) in (own, other) and row.unit in trials]
+    censored = {row.unit for row in compared if row.early_stop_censored}
     if quantity.kind == "speed" and censored:
-        reason = f"early stop censored in {len(censored & trials)} of {len(trials)} trials"
+        reason = f"early stop censored in {len(censored)} of {len(trials)} trials"
         return Comparison(published, density, shown, "not judged", reason, selected)
     if measured.n == 0:
         return Comparison(published, density, None, "not measured", "no pairs of rows at this density", selected)
