@@ -68,6 +68,14 @@ def test_published_parameter_counts(name: str) -> None:
         assert counts(build(name, MNIST if name.startswith("lenet") else CIFAR)) == COUNTS[name]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_counts_in_the_comment_are_the_networks(name: str) -> None:
+    with torch.device("meta"):
+        found = counts(build(name, MNIST if name.startswith("lenet") else CIFAR))
+    comment = (CONF / "model" / f"{name}.yaml").read_text().split("defaults:")[0]
+    assert all(f" {count:,}" in comment for count in found)
+
+
 def test_wide_resnet50_is_torchvisions() -> None:
     """The published number of parameters with 1000 classes, and the sizes of images on the way."""
     with torch.device("meta"):
