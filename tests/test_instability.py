@@ -1,6 +1,8 @@
 """Instability analysis: lines between trained networks, against the same thing written out."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,20 @@ def test_tickets_trained_again_in_other_orders_pair(launch: Launch, capsys: pyte
     for number in range(0, len(rows), 4):
         errors = [float(row["test_error"]) for row in rows[number : number + 4]]
         assert float(rows[number]["test_instability"]) == pytest.approx(max(errors) - (errors[0] + errors[3]) / 2)
+
+
+def test_statistics_taken_anew_know_no_dropout(launch: Launch) -> None:
+    """They are of the network that is evaluated, as if it had been built without."""
+    small = ("model=conv2", "model.blocks=[2]", "model.widths=[8]", "model.batch_norm=true", "model.dropout=0.5")
+    fixed = ("trials=2", "seeds.init=0", "ends=true", "control=none", "pruner=dense", "length=6it", "batch=20")
+    folder = launch(*small, *fixed, "dataset.limit=60", tiny=False)
+    [(a, b)] = pairs(ends_below([folder], ["ticket"]))
+    dataset = rebuild.dataset_of(a.ticket)
+    model = json.loads(a.ticket.metadata["model"]) | {"dropout": 0.0}
+    metadata = a.ticket.metadata | {"model": json.dumps(model)}
+    without = replace(a, ticket=replace(a.ticket, metadata=metadata))
+    found, expected = (line(one, b, dataset, points=3, batch=30, recompute=True) for one in (a, without))
+    assert found == expected
 
 
 def test_statistics_of_batch_norm_are_interpolated_or_taken_anew(launch: Launch) -> None:

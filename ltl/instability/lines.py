@@ -13,6 +13,7 @@ from ltl import rebuild
 from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.masks import Tensors
+from ltl.models.dropout import Dropout
 from ltl.report.words import count, percent
 from ltl.tickets import Ticket, effective, load
 from ltl.training.evaluation import evaluate
@@ -86,9 +87,13 @@ def pairs(ends: Sequence[End]) -> list[tuple[End, End]]:
 def line(a: End, b: End, dataset: Dataset, *, points: int, batch: int, recompute: bool) -> Line:
     """Return the errors at `points` evenly spaced places from `a` to `b`, on the training and the test set.
 
-    BatchNorm's statistics are interpolated like the weights, or with `recompute` taken anew from the training set.
+    BatchNorm's statistics are interpolated like the weights, or with `recompute` taken anew from the training set,
+    without dropout.
     """
     network = rebuild.network(a.ticket, dataset)
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0  # statistics are those of the network that is evaluated
     states = effective(a.ticket), effective(b.ticket)
     alphas = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
     errors: dict[str, list[float]] = {"train": [], "test": []}
