@@ -50,6 +50,21 @@ def test_differences_are_those_of_a_paired_t_test(tmp_path: Path) -> None:
     assert 0.4 < float(table.rows[5][5].split()[0]) < 0.6  # half the steps
 
 
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_there_is_no_ratio_of_steps_where_one_is_censored(tmp_path: Path, side: str) -> None:
+    """The censored trials are the slow ones: the ratio of the others would make their side faster than it is."""
+    first, second = pair(tmp_path)
+    folder = tmp_path / side
+    rows = read_table(folder / "rounds.csv")
+    for row in rows:
+        row["early_stop_censored"] = str(int((row["trial"], row["round"]) == ("2", "5")))
+    write_table(folder / "rounds.csv", list(rows[0]), rows)
+    report = ltl.report.write([first, second], out=tmp_path / "out", compare=True)
+    assert report.differences is not None
+    assert [row[5] == "censored" for row in report.differences.table.rows] == [turn == 5 for turn in range(11)]
+    assert report.differences.table.rows[5][1] == "5"
+
+
 def test_the_command_prints_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None) -> None:
     first, second = pair(tmp_path)
     assert main(["--compare", str(first), str(second), "--out", str(tmp_path / "out")]) == 0

@@ -39,8 +39,8 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
     """Return first − second of the tickets, paired by θ₀, with 95% intervals; p values are corrected by Holm (1979).
 
     Rounds whose trainings are the same on both sides, as dense ones often are, belong to no family of tests. Units are
-    percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster). LtlError if
-    the two have no density or no θ₀ in common.
+    percentage points of test accuracy, and the ratio of early-stop steps (below 1: the first is faster), where none
+    is censored. LtlError if the two have no density or no θ₀ in common.
     """
     rounds = common_rounds(first.rows, second.rows)
     if not rounds:
@@ -66,9 +66,9 @@ def differences(first: Study, second: Study, names: tuple[str, str]) -> Differen
             spread(two_sided(at_stop), 100, sign=True),
             p_words(adjusted.get(number)),
             spread(two_sided(at_end), 100, sign=True),
-            _ratio(two_sided(log_steps)),
+            "censored" if _censored(first, second, mine, theirs) else _ratio(two_sided(log_steps)),
         ]
-        for number, ((mine, _), (at_stop, at_end, log_steps)) in enumerate(zip(rounds, pairs, strict=True))
+        for number, ((mine, theirs), (at_stop, at_end, log_steps)) in enumerate(zip(rounds, pairs, strict=True))
     ]
     header = [
         "density (%)",
@@ -90,6 +90,16 @@ def common_rounds(first: Sequence[RoundRow], second: Sequence[RoundRow]) -> list
         near = [theirs for theirs, density in densities.items() if abs(own / density - 1) <= _SAME]
         rounds += [(mine, near[0])] if near else []
     return rounds
+
+
+def _censored(first: Study, second: Study, mine: int, theirs: int) -> bool:
+    """Return whether any early stop of a pair is censored: the ratio of the others would be a choice (verdicts.md)."""
+    sides = [
+        [row for row in study.rows if (row.arm, row.round) == ("ticket", round)]
+        for study, round in ((first, mine), (second, theirs))
+    ]
+    ours, others = ({row.unit for row in rows} for rows in sides)
+    return any(row.early_stop_censored for rows in sides for row in rows if row.unit in ours & others)
 
 
 def _ratio(interval: Interval) -> str:
