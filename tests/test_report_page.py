@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_rows import flat, make_run
@@ -310,16 +311,33 @@ def test_a_dense_run_alone_is_reported(tmp_path: Path) -> None:
     assert ltl.report.write([tmp_path]).sections[0].findings[0].startswith("Only the dense network was trained")
 
 
+def make_ticket_run(folder: Path, **settings: Any) -> Path:
+    """Write the folder of a run of `ticket=…@4`, which trains no dense network."""
+    make_run(folder, rounds=4, curves=True, **settings)
+    for name in ("rounds.csv", "layers.csv", "metrics.csv"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines[1:] if line.split(",")[3] == "4"]
+        (folder / name).write_text("".join([lines[0], *kept]))
+    return folder
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_ticket_trained_without_a_dense_network_is_reported(tmp_path: Path) -> None:
-    make_run(tmp_path, rounds=4, curves=True)
-    for name in ("rounds.csv", "layers.csv", "metrics.csv"):
-        lines = (tmp_path / name).read_text().splitlines(keepends=True)
-        kept = [line for line in lines[1:] if line.split(",")[3] == "4"]
-        (tmp_path / name).write_text("".join([lines[0], *kept]))
-    section = ltl.report.write([tmp_path]).sections[0]
+    section = ltl.report.write([make_ticket_run(tmp_path)]).sections[0]
     assert section.findings[0] == "Not judged: there is no dense training (round 0) to compare with."
     assert [row[-1] for row in section.rounds.rows] == ["not judged (n = 0)"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_settings_without_a_dense_network_have_no_accuracy_of_it(tmp_path: Path) -> None:
+    """The first row of their table is the ticket's."""
+    for job, rate in enumerate((0.001, 0.01)):
+        make_ticket_run(tmp_path / str(job), config={"optimizer": {"lr": rate}})
+    make_run(tmp_path / "2", rounds=1, noise=0, config={"optimizer": {"lr": 0.1}})
+    overview = ltl.report.write([tmp_path]).overview
+    assert overview is not None and overview.header[1::2] == ["verdict", "dense accuracy at early stop (%)"]
+    assert [row[1::2] for row in overview.rows[:2]] == [["not judged (no dense training)", ""]] * 2
+    assert overview.rows[2][3].startswith("98.0")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 
 from ltl.report.load import Run
-from ltl.report.statistics import FEWEST_TRIALS, by_trial, density_at, early_stop_accuracy, rounds_of, two_sided
+from ltl.report.statistics import FEWEST_TRIALS, by_trial, density_at, rounds_of, two_sided
 from ltl.report.study import Study
-from ltl.report.tables import search_cost, spread
+from ltl.report.tables import dense_accuracy, search_cost
 from ltl.report.verdict import SMALLEST_TEST_SET, Contrast, Matching, against_controls, all_matching, smallest
 from ltl.report.words import arm_words, count, percent, rewinds_to_init
 
@@ -30,6 +30,8 @@ def short(study: Study) -> str:
     """Return the verdict on a study in a few words."""
     if study.no_verdict:
         return study.no_verdict
+    if 0 not in rounds_of(study.rows):
+        return "not judged (no dense training)"
     judged = all_matching(study.rows, margin=study.margin)
     if not judged or study.trials < FEWEST_TRIALS:
         return f"not judged (n = {study.trials})" if judged else "only one density"
@@ -84,8 +86,7 @@ def _main_finding(study: Study) -> str:
         return "Not judged: there is no dense training (round 0) to compare with."
     judged = all_matching(study.rows, margin=study.margin)
     if not judged:
-        dense = spread(two_sided(list(by_trial(study.rows, "ticket", 0, early_stop_accuracy).values())), 100)
-        return f"Only the dense network was trained: test accuracy at early stop {dense}%."
+        return f"Only the dense network was trained: test accuracy at early stop {dense_accuracy(study.rows)}%."
     if study.trials < FEWEST_TRIALS:
         return f"Not judged (n = {study.trials}): a verdict needs at least {FEWEST_TRIALS} trials."
     return _matching_sentence(study, judged)

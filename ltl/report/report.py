@@ -19,7 +19,7 @@ from ltl.report.load import Run, find_runs, load
 from ltl.report.quantities import NAMES
 from ltl.report.reach import reach_table
 from ltl.report.study import Study, studies
-from ltl.report.tables import Table, claims_table, rounds_table, summary_csv
+from ltl.report.tables import Table, claims_table, dense_accuracy, rounds_table, summary_csv
 from ltl.report.widths import WIDTHS
 from ltl.results import write_atomic
 
@@ -157,7 +157,7 @@ def _section(study: Study) -> Section:
 
 def _overview(sections: Sequence[Section]) -> Table:
     rows = [
-        [section.study.label, short(section.study), str(section.study.trials), section.rounds.rows[0][2]]
+        [section.study.label, short(section.study), str(section.study.trials), dense_accuracy(section.study.rows)]
         for section in sections
     ]
     return Table(["setting", "verdict", "trials", "dense accuracy at early stop (%)"], rows)

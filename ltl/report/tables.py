@@ -210,6 +210,11 @@ def spread(interval: Interval, factor: float, *, sign: bool = False) -> str:
     return f"{mean} ± {factor * (interval.high - interval.low) / 2:.2f}"
 
 
+def dense_accuracy(rows: Sequence[RoundRow]) -> str:
+    """Return the test accuracy (%) of round 0 at early stop; "" where a given ticket was trained without it."""
+    return _percents(by_trial(rows, "ticket", 0, early_stop_accuracy))
+
+
 def search_cost(rows: Sequence[RoundRow], density: float | None) -> float | None:
     """Return the steps that the search had cost when it reached `density`, a mean over trials; None if unknown."""
     costs = [
