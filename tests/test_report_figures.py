@@ -300,6 +300,16 @@ def test_bars_say_what_they_are_and_change_no_verdict(whole: Study, sheet: Sheet
     assert {row["bar"] for row in table(joint)} == {"range"}
 
 
+def test_where_every_point_is_hollow_no_bars_are_spoken_of(tmp_path: Path, sheet: Sheet) -> None:
+    """Three trials or more, but none of their means has a bar."""
+    [study] = studies([load(make_run(tmp_path, rounds=2, censored=lambda arm, trial, round: True))])
+    drawing = early_stop_against_density(study, sheet)
+    assert drawing is not None and {row["bar"] for row in table(drawing)} == {""}
+    assert "mean of n = 5 trials (dashes: each trial)" in words(drawing)
+    assert drawing.caption.endswith("They have no bars: their short dashes are single trials.")
+    assert "Fewer than" not in drawing.caption
+
+
 def test_a_run_older_than_the_key_has_intervals(whole: Study) -> None:
     assert with_bars(whole, None).bars == "interval"
     with pytest.raises(LtlError, match=r"report\.bars is many in .*config\.yaml: give interval or range"):

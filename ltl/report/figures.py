@@ -14,7 +14,7 @@ from ltl.report.words import percent
 
 _HOLLOW_WORDS = (
     "Hollow points lie in the last 5% of training in at least one trial, so that the true step may be later; "
-    "they enter no claim about speed. Their short dashes are single trials. "
+    "they enter no claim about speed. They have no bars: their short dashes are single trials. "
 )
 _BARS: dict[Bars, tuple[str, str]] = {
     "interval": ("95% intervals", "are 95% confidence intervals of the mean over trials"),
@@ -147,9 +147,9 @@ def _words(title: str, study: Study, lines: Sequence[Series], caption: str, *, b
         dense = series.dense(lines)
         also = "; the grey band is that of the dense network" if band and dense and dense.bar else ""
         caption += f"Bars {_BARS[study.bars][1]}{also}."
-    else:
+    elif max(len(point.values) for point in points) < FEWEST_TRIALS:
         caption += f"Fewer than {FEWEST_TRIALS} trials: no bars; short dashes are single trials."
-    return Words(title, subtitle, caption, study.cautions)
+    return Words(title, subtitle, caption.rstrip(), study.cautions)
 
 
 def bars_words(bars: Bars) -> str:
@@ -161,6 +161,6 @@ def trials_words(lines: Sequence[Series], bars: Bars) -> str:
     """Return how many trials are averaged and what the bars are, as subtitles print it."""
     numbers = sorted({len(point.values) for line in lines for point in line.points})
     most = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
-    if numbers[-1] >= FEWEST_TRIALS:
+    if any(point.bar for line in lines for point in line.points):
         return f"mean of n = {most} trials, {_BARS[bars][0]}"
     return "n = 1 trial" if most == "1" else f"mean of n = {most} trials (dashes: each trial)"
