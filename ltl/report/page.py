@@ -140,7 +140,8 @@ def _table(table: Table) -> str:
 def _table_words(section: "Section") -> str:
     words = (
         "Means over trials; ± is half the width of the two-sided 95% confidence interval (3 trials or more). Search "
-        "cost: all steps trained until this round was done. Training: seconds of one training, without evaluation."
+        "cost: steps of this training and of those that led to its mask. Training: seconds of one training, without "
+        "evaluation."
     )
     return words if section.study.no_verdict else f"{words} Verdicts go by one-sided bounds, see docs/verdicts.md."
 
