@@ -287,10 +287,12 @@ def test_a_multirun_is_reported_once_and_names_what_failed(tmp_path: Path, capsy
     for job, name in enumerate(("imp", "random")):
         make_run(tmp_path / str(job), rounds=3, config={"pruner": {"name": name}})
     failed = make_run(tmp_path / "2", rounds=0, trials=0, state="failed", reason="the loss is nan")
+    make_run(tmp_path / "3", rounds=0, state="interrupted", config={"pruner": {"name": "imp"}})
     assert main([str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text()
     assert "2 settings side by side" in text
     assert "2: failed (the loss is nan), 0 rounds recorded." in text
+    assert "3: interrupted, 1 round recorded." in text
     assert (tmp_path / "figures" / "studies_vs_density.svg").exists()
     assert (tmp_path / "figures" / "pruner=random" / "accuracy_vs_density.svg").exists()
     assert not (failed / "report.html").exists()

@@ -52,9 +52,8 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
         if state != "done":
             reason = run.status.get("reason")
             rounds = len(rounds_of(run.rows))
-            sentences.append(
-                f"{run.folder.name}: {state}" + (f" ({reason})" if reason else "") + f", {rounds} rounds recorded."
-            )
+            recorded = f"{rounds} round{'s' * (rounds != 1)} recorded"
+            sentences.append(f"{run.folder.name}: {state}{f' ({reason})' if reason else ''}, {recorded}.")
     return sentences
 
 
