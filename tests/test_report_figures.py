@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +415,24 @@ def test_a_bar_is_said_to_reach_beyond_the_axis_where_it_does(
     assert bool(min(ends) < low or max(ends) > high) is beyond
     assert drawing is not None and ("some bars reach beyond this axis" in words(drawing)) is beyond
     assert low == 0
+
+
+@pytest.mark.parametrize("name", ["page", "one-column"])
+@pytest.mark.parametrize("rounds", [1, 2, 3, 6])
+def test_shares_of_a_few_rounds_can_be_read_off(tmp_path: Path, drawn: list[Figure], rounds: int, name: str) -> None:
+    """Labels on the log axes and on the colour bar: more than 100%, and none on another."""
+    [study] = studies([load(make_run(tmp_path, rounds=rounds, curves=True))])
+    sheet = Sheet(tmp_path, WIDTHS[name], pdf=False)
+    for drawing in (density_by_layer, effective_against_density, lambda *a: learning_curves(*a, "val_loss")):
+        drawing(study, sheet)
+        figure = drawn[-1]
+        figure.draw_without_rendering()
+        axes = figure.axes[-1]  # the colour bar, where there is one
+        low, high = axes.get_ylim()
+        labels = [label for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+        assert len(labels) >= 2 and "100" in {label.get_text() for label in labels}
+        boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.y0)
+        assert all(above.y0 > below.y1 for below, above in pairwise(boxes))
 
 
 def test_empty_cells_stay_empty(whole: Study, sheet: Sheet) -> None:

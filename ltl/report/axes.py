@@ -60,7 +60,9 @@ def percent_log_axis(axes: Axes, label: str) -> None:
     """Make y a log axis of percent, for values that are fractions."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    marks = [mark for power in range(-6, 1) for mark in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if mark <= 1]
+    # 1, 2 and 5 would leave an axis of less than half a decade with one label or none.
+    digits = range(1, 10) if high < 4 * low else (1, 2, 5)
+    marks = [digit * 10.0**power for power in range(-6, 1) for digit in digits if digit * 10.0**power <= 1]
     axes.yaxis.set_major_locator(FixedLocator([mark for mark in marks if low <= mark <= high]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())

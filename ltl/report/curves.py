@@ -127,7 +127,9 @@ def _density_colours(figure: Figure, axes: Axes, densities: Sequence[float]) -> 
         ScalarMappable(scale, SHADES), ax=axes, label="density: prunable weights left (%)", aspect=30, pad=0.02
     )
     marks = [mark for mark in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001) if mark >= lowest]
+    if len(marks) == 1:
+        marks.append(lowest)  # one label says of no other colour what it is
     bar.ax.yaxis.set_major_locator(FixedLocator(marks))
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
     return lambda density: SHADES(float(scale(max(density, lowest))))  # a network without weights as the sparsest
