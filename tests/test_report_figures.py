@@ -435,6 +435,11 @@ def test_shares_of_a_few_rounds_can_be_read_off(tmp_path: Path, drawn: list[Figu
         assert all(above.y0 > below.y1 for below, above in pairwise(boxes))
 
 
+def test_a_dense_network_has_no_figure_of_where_weights_are_left(tmp_path: Path, sheet: Sheet) -> None:
+    [study] = studies([load(make_run(tmp_path, rounds=0))])
+    assert density_by_layer(study, sheet) is None
+
+
 def test_empty_cells_stay_empty(whole: Study, sheet: Sheet) -> None:
     """A layer without an effective density."""
     layers = [replace(row, effective_density=None) for row in whole.layers]

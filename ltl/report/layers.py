@@ -19,9 +19,9 @@ _MOST_NAMED_LAYERS = len(COLOURS)
 
 
 def density_by_layer(study: Study, sheet: Sheet) -> Drawing | None:
-    """Draw each layer's density and effective density against the density of the whole; None without data."""
+    """Draw each layer's density, and effective density, against that of the whole; None where nothing was pruned."""
     data = _data(study)
-    if not data:
+    if all(row["round"] == 0 for row in data):
         return None
     layers = list(dict.fromkeys(row["layer"] for row in data))
     few = len(layers) <= _MOST_NAMED_LAYERS
