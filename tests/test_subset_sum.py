@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -161,6 +162,15 @@ def test_the_command_replaces_the_network_that_a_run_ended_with(
     assert float(row["test_accuracy_before"]) == pytest.approx(float(trained_right.double().mean()))
     for name in ("subset_sum_error", "subset_sum_accuracy"):
         assert (folder / "figures" / f"{name}.svg").stat().st_size > 1000
+
+
+def test_files_that_are_not_canonical_are_marked(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = rebuild.dataset_of
+    monkeypatch.setattr(rebuild, "dataset_of", lambda ticket: replace(known(ticket), canonical=False))
+    folder = launch(*DENSE)
+    assert command.main([str(folder), "--n", "2"]) == 0
+    for name in ("subset_sum_error", "subset_sum_accuracy"):
+        assert "not the canonical files" in (folder / "figures" / f"{name}.svg").read_text()
 
 
 def test_the_same_seed_finds_the_same_ticket(launch: Launch, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Measured(NamedTuple):
     starts: Sequence[Start]
 
 
-def draw(measured: Sequence[Measured], subtitle: str, folder: Path) -> Drawing:
+def draw(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], folder: Path) -> Drawing:
     """Draw instability (%): against the step k of the starts if there are several, else against density."""
     steps = sorted({kind.step for kind, _ in measured})
     series: dict[str, list[tuple[float, list[float]]]] = {}
@@ -84,11 +84,11 @@ def draw(measured: Sequence[Measured], subtitle: str, folder: Path) -> Drawing:
             density_axis(axes, [kind.density for kind, _ in measured])
         percent_axis(axes, "rise of error between two copies")
         legend(figure, axes)
-        words = Words("Instability to SGD noise", subtitle, caption, [])
+        words = Words("Instability to SGD noise", subtitle, caption, cautions)
         return save(figure, Sheet(folder, WIDTHS["page"], pdf=True), "instability", words, data)
 
 
-def draw_lines(measured: Sequence[Measured], subtitle: str, folder: Path) -> Drawing:
+def draw_lines(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], folder: Path) -> Drawing:
     """Draw test error (%) along the lines, a curve for each kind of network: the mean over its starts."""
     caption = (
         "Test error of (1 − α)·a + α·b on the way from one network, a, to another, b, that was trained from the same "
@@ -106,5 +106,5 @@ def draw_lines(measured: Sequence[Measured], subtitle: str, folder: Path) -> Dra
         axes.set_xlabel("α: place on the line from one copy (0) to the other (1)")
         percent_axis(axes, "test error")
         legend(figure, axes)
-        words = Words("Error between two copies", subtitle, caption, [])
+        words = Words("Error between two copies", subtitle, caption, cautions)
         return save(figure, Sheet(folder, WIDTHS["page"], pdf=True), "error_along_lines", words, data)

@@ -70,8 +70,9 @@ def _run(options: argparse.Namespace) -> None:
             save(ticket, files[-1])
     write_table(out / "subset_sum.csv", Measured._fields, [one._asdict() for one in found])
     subtitle = f"{dataset.name} · {count(found[0].target_weights)} weights · one network"
+    cautions = [] if dataset.canonical else ["not the canonical files"]
     for draw in (draw_error, draw_accuracy):
-        files += draw(found, subtitle, out / "figures").paths
+        files += draw(found, subtitle, cautions, out / "figures").paths
     header = ["rule", "n", "products", "kept", "of target (%)", "median error", "p99", "max", "above ε"]
     header += ["accuracy before (%)", "after (%)", "seconds"]
     table = [

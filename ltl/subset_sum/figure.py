@@ -13,7 +13,7 @@ from ltl.subset_sum.measure import Measured
 WORDS = {"subset": "best subset", "single": "best single product"}
 
 
-def draw_error(measured: Sequence[Measured], subtitle: str, folder: Path) -> Drawing:
+def draw_error(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], folder: Path) -> Drawing:
     """Draw median and 99th percentile of |weight − sum| against n, on a log axis, for each rule."""
     sheet = Sheet(folder, WIDTHS["page"], pdf=True)
     caption = (
@@ -39,10 +39,10 @@ def draw_error(measured: Sequence[Measured], subtitle: str, folder: Path) -> Dra
         _axis_of_n(axes, measured)
         axes.set_ylabel("|weight − sum|")
         legend(figure, axes)
-        return save(figure, sheet, "subset_sum_error", Words("Error of subset sums", subtitle, caption, []), data)
+        return save(figure, sheet, "subset_sum_error", Words("Error of subset sums", subtitle, caption, cautions), data)
 
 
-def draw_accuracy(measured: Sequence[Measured], subtitle: str, folder: Path) -> Drawing:
+def draw_accuracy(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], folder: Path) -> Drawing:
     """Draw test accuracy (%) of the masked random networks against n, and the trained network's as a line."""
     sheet = Sheet(folder, WIDTHS["page"], pdf=True)
     caption = (
@@ -64,7 +64,9 @@ def draw_accuracy(measured: Sequence[Measured], subtitle: str, folder: Path) -> 
         _axis_of_n(axes, measured)
         percent_axis(axes, "test accuracy")
         legend(figure, axes)
-        return save(figure, sheet, "subset_sum_accuracy", Words("Accuracy of subset sums", subtitle, caption, []), data)
+        return save(
+            figure, sheet, "subset_sum_accuracy", Words("Accuracy of subset sums", subtitle, caption, cautions), data
+        )
 
 
 def _axis_of_n(axes: Axes, measured: Sequence[Measured]) -> None:
