@@ -73,6 +73,13 @@ def test_the_command_prints_and_writes_them(tmp_path: Path, capsys: pytest.Captu
     assert "<h2>Differences</h2>" in (tmp_path / "out/report.html").read_text()
 
 
+def test_a_folder_by_two_names_is_compared_with_itself(tmp_path: Path, undrawn: None) -> None:
+    run = make_run(tmp_path / "run", rounds=1)
+    (tmp_path / "latest").symlink_to(run)
+    found = ltl.report.write([run, tmp_path / "latest"], out=tmp_path / "out", compare=True).differences
+    assert found is not None and [row[2] for row in found.table.rows] == ["+0.00 ± 0.00"] * 2
+
+
 def test_what_cannot_be_compared_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = pair(tmp_path, config={**OTHER, "seed": 50})
     for arguments, says in (

@@ -18,6 +18,13 @@ def test_a_multirun_folder_gives_its_runs_in_order_of_their_numbers(tmp_path: Pa
     assert find_runs([tmp_path / "2", tmp_path / "2"]) == [tmp_path / "2"]
 
 
+def test_a_folder_by_two_names_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run", trials=1, rounds=0)
+    (tmp_path / "latest").symlink_to("run")
+    monkeypatch.chdir(tmp_path)
+    assert find_runs([Path("run"), tmp_path / "run", Path("latest")]) == [Path("run")]
+
+
 def test_nothing_there_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(LtlError, match="nothing of that name exists"):
         find_runs([tmp_path / "absent"])

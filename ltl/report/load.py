@@ -104,15 +104,16 @@ TableRow = TypeVar("TableRow", RoundRow, LayerRow, MetricRow)
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Return the run folders that `paths` name: run folders, folders that hold some, or globs; LtlError if none."""
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path.expanduser()))]  # noqa: PTH207
         here = [run for match in matches for run in _runs_below(match)]
         if not here:
             reason = "nothing of that name exists" if not matches else "no folder in it has a status.json"
             raise LtlError(f"{path} holds no run: {reason}; give a run folder, a multirun folder or a glob of them.")
-        found.update(dict.fromkeys(sorted(here, key=_natural)))
-    return list(found)
+        for run in sorted(here, key=_natural):
+            found.setdefault(run.resolve(), run)  # one folder by two names is one run
+    return list(found.values())
 
 
 def load(folder: Path) -> Run:

@@ -62,7 +62,7 @@ def write(
     folders: Sequence[Path], *, out: Path | None = None, compare: bool = False, pdf: bool = False, width: str = "page"
 ) -> Report:
     """Write figures, tables and report.html; see `ltl.report.write`."""
-    loaded = {folder: load(folder) for folder in find_runs(folders)}
+    loaded = {folder.resolve(): load(folder) for folder in find_runs(folders)}
     runs = list(loaded.values())
     found = studies(runs)
     problems = unfinished(runs)
@@ -169,7 +169,7 @@ def _between(folders: Sequence[Path], loaded: Mapping[Path, Run]) -> Differences
         raise LtlError(f"--compare takes two paths, got {len(folders)}: give A and B to have A − B.")
     sides = []
     for folder in folders:
-        found = studies([loaded[run] for run in find_runs([folder])])
+        found = studies([loaded[run.resolve()] for run in find_runs([folder])])
         if len(found) != 1:
             raise LtlError(
                 f"--compare {folder} holds {len(found)} settings: give a path whose runs differ in the seed alone."
