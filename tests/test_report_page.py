@@ -263,6 +263,17 @@ def test_runs_that_differ_in_the_seed_are_one_study(tmp_path: Path) -> None:
     assert findings(joined)[0].startswith("Tickets match")
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_names_where_each_run_of_a_study_comes_from(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(seed), rounds=1, trials=1, config={"seed": seed}) for seed in range(3)]
+    status = folders[2] / "status.json"
+    status.write_text(status.read_text().replace("0123abc", "9876fed").replace("2.13.0", "2.14.0"))
+    text = ltl.report.write([tmp_path]).page.read_text()
+    assert "<dt>revision</dt><dd>0123abc · 9876fed</dd>" in text
+    assert "<dt>versions</dt><dd>ltl 0.1.0, torch 2.13.0 · ltl 0.1.0, torch 2.14.0</dd>" in text
+    assert "<dt>hardware</dt><dd>device cpu, threads 1, precision 32-true</dd>" in text
+
+
 def test_a_repeated_seed_is_not_another_trial(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / str(job), trials=1) for job in range(4)]
     assert study(*folders).trials == 1

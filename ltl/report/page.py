@@ -1,6 +1,6 @@
 """One self-contained HTML page: opens offline, needs no script, loads nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -147,25 +147,36 @@ def _table_words(section: "Section") -> str:
 
 
 def _provenance(runs: Sequence[Run]) -> str:
-    run = runs[0]
-    status = run.status
-    sizes = status.get("dataset", {})
-    split = ", ".join(f"{count(sizes[name])} {name}" for name in ("train", "validation", "test") if name in sizes)
-    files = "the canonical files" if sizes.get("canonical") is True else "not the canonical files"
-    versions = ", ".join(f"{name} {version}" for name, version in dict(status.get("versions") or {}).items())
+    status = runs[0].status
     entries = [
-        ("data", f"{dataset_name(run)}: {split} ({files})"),
+        ("data", _each(map(_data, runs))),
         (
             "parameters",
             f"{count(status.get('parameters') or 0)}, {count(status.get('prunable') or 0)} of them prunable",
         ),
         ("seeds", ", ".join(sorted({str(row.trial) for each in runs for row in each.rows}, key=int))),
-        ("revision", str(status.get("revision") or "unknown")),
-        ("hardware", "; then ".join(map(_hardware, status.get("hardware") or []))),
-        ("versions", versions),
+        ("revision", _each(str(run.status.get("revision") or "unknown") for run in runs)),
+        ("hardware", _each("; then ".join(map(_hardware, run.status.get("hardware") or [])) for run in runs)),
+        ("versions", _each(map(_versions, runs))),
         ("runs", ", ".join(each.folder.name for each in runs)),
     ]
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in entries) + "</dl>"
+
+
+def _each(texts: Iterable[str]) -> str:
+    """Join what runs say of themselves, once where they agree."""
+    return " · ".join(dict.fromkeys(texts))
+
+
+def _data(run: Run) -> str:
+    sizes = run.status.get("dataset", {})
+    split = ", ".join(f"{count(sizes[name])} {name}" for name in ("train", "validation", "test") if name in sizes)
+    files = "the canonical files" if sizes.get("canonical") is True else "not the canonical files"
+    return f"{dataset_name(run)}: {split} ({files})"
+
+
+def _versions(run: Run) -> str:
+    return ", ".join(f"{name} {version}" for name, version in dict(run.status.get("versions") or {}).items())
 
 
 def _hardware(used: Mapping[str, Any]) -> str:
