@@ -83,7 +83,7 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
     if not 1 <= length <= _LONGEST:
         raise LtlError(f"length={cfg.length} is {length} steps of {cfg.batch} examples: a round has 1 to {_LONGEST}.")
     if rewind_step >= length:
-        raise schema.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
+        raise lengths.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
     lr_schedule = _instantiate(cfg.lr_schedule, "lr_schedule", "length", "steps")
     schedule = _instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step")
     untrained = cfg.pruner.get("scores") is not None or any(

@@ -38,3 +38,11 @@ def seconds(text: str, key: str) -> float:
     if match is None:
         raise LtlError(f"{key}={text} is not a duration: write 90s, 9min or 2h.")
     return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+def beyond_the_end(rewind_to: str, length: str) -> LtlError:
+    """Return the error for a rewind point at or past the end of a round."""
+    return LtlError(
+        f"pruner.rewind_to={rewind_to} is at or past the end of a round (length={length}): later rounds would train "
+        "nothing; choose an earlier step."
+    )

@@ -280,14 +280,6 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-def beyond_the_end(rewind_to: str, length: str) -> LtlError:
-    """Return the error for a rewind point at or past the end of a round."""
-    return LtlError(
-        f"pruner.rewind_to={rewind_to} is at or past the end of a round (length={length}): later rounds would train "
-        "nothing; choose an earlier step."
-    )
-
-
 def _check_one(key: str, value: Any) -> None:
     allowed = _allowed(key)
     if allowed is None and _allowed(key.rpartition(".")[0]) is not None:  # a section stands where a value should be
@@ -370,7 +362,7 @@ def _check_together(plain: dict[str, Any]) -> None:
     """Check the values that depend on one another."""
     length, rewind = (lengths.parse(text, "") for text in (plain["length"], plain["pruner"]["rewind_to"]))
     if rewind.unit == length.unit and rewind.value >= length.value:
-        raise beyond_the_end(plain["pruner"]["rewind_to"], plain["length"])
+        raise lengths.beyond_the_end(plain["pruner"]["rewind_to"], plain["length"])
     for section, names in _OPTIONAL.items():
         given = plain["pruner"].get(section)
         for name in names if given is not None else ():
@@ -379,6 +371,11 @@ def _check_together(plain: dict[str, Any]) -> None:
                     f"pruner.{section}.{name} is missing: write {', '.join(names[:-1])} and {names[-1]}, as "
                     f"pruner={_EXAMPLE[section]} does."
                 )
+    if plain["pruner"]["name"] == "dense" and plain["pruner"]["rounds"]:
+        raise LtlError(
+            f"pruner.rounds={plain['pruner']['rounds']} is not possible with pruner=dense, which prunes nothing: leave "
+            "it out, or choose another pruner, whose round 0 is the dense network."
+        )
     schedule = plain["pruner"]["schedule"]
     if schedule.get("begin", 0) > schedule.get("end", 1):
         raise LtlError(

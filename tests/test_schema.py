@@ -346,6 +346,10 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
     [
         (["pruner.rewind_to=500it"], r"^pruner\.rewind_to=500it is at or past the end of a round \(length=500it\)"),
         (["pruner.rewind_to=3ep", "length=3ep"], r"^pruner\.rewind_to=3ep is at or past"),
+        (
+            ["pruner=dense", "pruner.rounds=2"],
+            r"^pruner\.rounds=2 is not possible with pruner=dense, which prunes noth",
+        ),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], r"^optimizer\.nesterov=true needs"),
         (
             ["pruner=edge_popup", "pruner.scores.optimizer.nesterov=true", "pruner.scores.optimizer.momentum=0"],
