@@ -125,6 +125,8 @@ def method_name(run: Run) -> str:
 
 def ticket_words(run: Run) -> str:
     """Return what the arm under study is: the method and what the surviving weights are set to."""
+    if run.setting("pruner.name") == "dense":
+        return "dense network, trained once"
     if _scored(run):
         return f"supermask ({method_name(run)}, weights not trained)"
     if rewinds_to_init(run):
