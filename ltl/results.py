@@ -159,11 +159,13 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def _is_status(status: Any) -> TypeGuard[dict[str, Any]]:
+    kinds = {"dataset": dict, "versions": dict, "hardware": list, "parameters": int, "prunable": int}
     return (
         isinstance(status, dict)
         and status.get("state") in STATES
-        and isinstance(status.get("dataset", {}), dict)
-        and isinstance(status.get("hardware", []), list)
+        and all(isinstance(status.get(key, kind()), kind) for key, kind in kinds.items())
+        and all(isinstance(status.get("dataset", {}).get(name, 0), int) for name in ("train", "validation", "test"))
+        and all(isinstance(used, dict) for used in status.get("hardware", []))
     )
 
 

@@ -77,7 +77,16 @@ def test_columns_that_a_table_does_not_have_are_refused(tmp_path: Path) -> None:
     assert len(read_table(tmp_path / "rounds.csv")) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe\x00"),
+        b'{"state": "done", "dataset": {"test": "many"}}',
+        b'{"state": "done", "hardware": [1]}',
+        b'{"state": "done", "versions": ["torch"]}',
+        b'{"state": "done", "parameters": "266610"}',
+    ],
+)
 def test_a_broken_status_is_one_line(tmp_path: Path, content: bytes) -> None:
     """Cut off, or something else altogether."""
     (tmp_path / "status.json").write_bytes(content)
