@@ -304,6 +304,7 @@ def test_a_multirun_is_reported_once_and_names_what_failed(tmp_path: Path, capsy
     assert "2 settings side by side" in text
     assert "2: failed (the loss is nan), 0 rounds recorded." in text
     assert "3: interrupted, 1 round recorded." in text
+    assert text.count('<p class="caution">Not finished: ') == 2
     assert (tmp_path / "figures" / "studies_vs_density.svg").exists()
     assert (tmp_path / "figures" / "pruner=random" / "accuracy_vs_density.svg").exists()
     assert not (failed / "report.html").exists()

@@ -51,8 +51,7 @@ def page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Lottery ticket report · {len(runs)} run{"s"[: len(runs) - 1]}</p>',
     ]
-    if unfinished:
-        body.append(_caution("Not finished: " + " ".join(unfinished)))
+    body += [_caution(f"Not finished: {sentence}") for sentence in unfinished]
     if overview is not None:
         body += [_table(overview), _figures(gallery["all"])]
     for each in across:
@@ -109,7 +108,7 @@ def _heading(text: str, single: bool) -> str:
 
 
 def _caution(text: str) -> str:
-    return f'<p class="caution">{escape(text[:1].upper() + text[1:])}</p>'
+    return f'<p class="caution">{escape(text)}</p>'
 
 
 def _figures(drawings: Sequence[Drawing]) -> str:
