@@ -297,7 +297,8 @@ def test_bars_say_what_they_are_and_change_no_verdict(whole: Study, sheet: Sheet
     assert findings(interval) == findings(ranges)
     assert rounds_table(interval) == rounds_table(ranges)
     joint = studies_against_density([ranges, replace(interval, label="other")], sheet)
-    assert joint is not None and "min–max" in words(joint) and "least to the greatest" in joint.caption
+    assert joint is not None and "LeNet-300-100 on MNIST · mean of n = 5 trials, min–max" in words(joint)
+    assert "least to the greatest" in joint.caption
     assert {row["bar"] for row in table(joint)} == {"range"}
 
 

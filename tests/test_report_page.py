@@ -19,7 +19,7 @@ from ltl.errors import LtlError
 from ltl.report.__main__ import main
 from ltl.report.findings import findings
 from ltl.report.load import load
-from ltl.report.study import Study, studies
+from ltl.report.study import Study, common_title, studies
 from ltl.report.tables import rounds_table
 from ltl.report.words import percent
 
@@ -274,6 +274,13 @@ def test_the_page_names_where_each_run_of_a_study_comes_from(tmp_path: Path) -> 
     assert "<dt>hardware</dt><dd>device cpu, threads 1, precision 32-true</dd>" in text
 
 
+def test_several_studies_name_their_networks_and_data_once(tmp_path: Path) -> None:
+    changes: list[dict[str, object]] = [{}, {"pruner": {"name": "random"}}, {"model": {"name": "resnet20"}}]
+    runs = [load(make_run(tmp_path / str(job), rounds=0, config=change)) for job, change in enumerate(changes)]
+    assert common_title(studies(runs[:2])) == "LeNet-300-100 on MNIST"
+    assert common_title(studies(runs)) == "LeNet-300-100, ResNet-20 on MNIST"
+
+
 def test_a_repeated_seed_is_not_another_trial(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / str(job), trials=1) for job in range(4)]
     assert study(*folders).trials == 1
@@ -301,7 +308,7 @@ def test_a_multirun_is_reported_once_and_names_what_failed(tmp_path: Path, capsy
     make_run(tmp_path / "3", rounds=0, state="interrupted", config={"pruner": {"name": "imp"}})
     assert main([str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text()
-    assert "2 settings side by side" in text
+    assert "<title>LeNet-300-100 on MNIST: 2 settings side by side</title>" in text
     assert "2: failed (the loss is nan), 0 rounds recorded." in text
     assert "3: interrupted, 1 round recorded." in text
     assert text.count('<p class="caution">Not finished: ') == 2

@@ -9,7 +9,7 @@ from ltl.report.lines import draw, draw_points, floor
 from ltl.report.load import RoundRow
 from ltl.report.series import Series
 from ltl.report.statistics import FEWEST_TRIALS, early_stop_accuracy
-from ltl.report.study import Bars, Study
+from ltl.report.study import Bars, Study, common_title
 from ltl.report.words import percent
 
 _HOLLOW_WORDS = (
@@ -107,7 +107,7 @@ def studies_against_density(studies: Sequence[Study], sheet: Sheet) -> Drawing |
         return None
     words = Words(
         "Test accuracy at early stop, side by side",
-        trials_words(lines, bars),
+        f"{common_title(studies)} · {trials_words(lines, bars)}",
         "Test accuracy at the early-stop step of each setting's own arm, without controls. " + bars_words(bars),
         list(dict.fromkeys(caution for study in studies for caution in study.cautions)),
     )

@@ -13,6 +13,7 @@ from ltl.report.differences import Differences
 from ltl.report.findings import costs
 from ltl.report.load import Run
 from ltl.report.reach import reach_table
+from ltl.report.study import common_title
 from ltl.report.style import STYLE
 from ltl.report.tables import Table
 from ltl.report.words import count, dataset_name
@@ -46,7 +47,8 @@ def page(
 ) -> str:
     """Return the report as HTML with its figures inside."""
     single = len(sections) == 1
-    title = sections[0].study.title if single else f"{len(sections)} settings side by side"
+    studies = [section.study for section in sections]
+    title = studies[0].title if single else f"{common_title(studies)}: {len(sections)} settings side by side"
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Lottery ticket report · {len(runs)} run{"s"[: len(runs) - 1]}</p>',

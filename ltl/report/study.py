@@ -112,6 +112,14 @@ class Study:
         ]
 
 
+def common_title(studies: Sequence[Study]) -> str:
+    """Return the models and data sets of several studies, each once; what else sets them apart is in their labels."""
+    models, datasets = (
+        ", ".join(dict.fromkeys(name(study.first) for study in studies)) for name in (model_name, dataset_name)
+    )
+    return f"{models} on {datasets}"
+
+
 def studies(runs: Sequence[Run]) -> list[Study]:
     """Join runs of the same setting, in the order given; runs without any row are left out."""
     settings: list[dict[str, Any]] = []
