@@ -127,7 +127,7 @@ def side_by_side(
         if rank() == 0:
             for owner in runs:
                 owner.tracking.rounds(owner.rows.has, whole=False)
-    return [" ".join(owner.lost.values()) for owner in runs]
+    return [" ".join(dict.fromkeys(owner.lost.values())) for owner in runs]  # trials may share a reason
 
 
 def _alone(owner: _Run) -> list[_Fit]:
