@@ -416,6 +416,9 @@ def test_a_bar_is_said_to_reach_beyond_the_axis_where_it_does(
     assert bool(min(ends) < low or max(ends) > high) is beyond
     assert drawing is not None and ("some bars reach beyond this axis" in words(drawing)) is beyond
     assert low == 0
+    late = [replace(row, early_stop_censored=True) for row in rows]  # no bars, a dash for each trial
+    drawing = early_stop_against_density(replace(whole, rows=late), sheet)
+    assert drawing is not None and ("some trials lie beyond this axis" in words(drawing)) is beyond
 
 
 @pytest.mark.parametrize("name", ["page", "one-column"])

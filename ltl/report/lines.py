@@ -48,7 +48,8 @@ def draw(
         lie = "1 point lies" if len(hidden) == 1 else f"{len(hidden)} points lie"
         note(axes, f"{lie} below this axis, down to {min(hidden):.1f}%")
     elif lowest < low or highest > high:
-        note(axes, "some bars reach beyond this axis")
+        bars = any(point.bar for line in lines for point in line.points)
+        note(axes, f"some {'bars reach' if bars else 'trials lie'} beyond this axis")
 
 
 def draw_points(axes: Axes, lines: Sequence[Series], axis: Axis = density_axis) -> None:
