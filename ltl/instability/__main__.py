@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
     from ltl.instability.figure import Measured, Start, draw, draw_lines, word
     from ltl.instability.lines import Kind, Line, ends_below, instability, line, pairs
     from ltl.report.statistics import two_sided
-    from ltl.report.verdict import too_small
+    from ltl.report.verdict import data_cautions, too_small
     from ltl.report.words import count, percent
     from ltl.results import write_table
 
@@ -95,14 +95,14 @@ def _run(options: argparse.Namespace) -> None:
     most = max(len(one.starts) for one in by_kind)
     statistics = "BatchNorm recomputed" if recompute else "all entries interpolated"
     subtitle = f"{dataset.name} · {len(found)} pairs · n = {most} starts · {statistics}"
-    none = too_small(len(dataset.test.targets))
-    cautions = [*([] if dataset.canonical else ["not the canonical files"]), *([none] if none else [])]
+    no_verdict = too_small(len(dataset.test.targets))
+    cautions = data_cautions(canonical=dataset.canonical, no_verdict=no_verdict)
     drawings = [function(by_kind, subtitle, cautions, out / "figures") for function in (draw, draw_lines)]
     table = [
         [
             kind.arm, percent(kind.density), count(kind.step), str(len(starts)),
             _shown(two_sided([one.test for one in starts])), _shown(two_sided([one.train for one in starts])),
-            none or word([one.test for one in starts]),
+            no_verdict or word([one.test for one in starts]),
         ]
         for kind, starts in by_kind
     ]  # fmt: skip

@@ -94,12 +94,11 @@ def common_rounds(first: Sequence[RoundRow], second: Sequence[RoundRow]) -> list
 
 def _censored(first: Study, second: Study, mine: int, theirs: int) -> bool:
     """Return whether any early stop of a pair is censored: the ratio of the others would be a choice (verdicts.md)."""
-    sides = [
-        [row for row in study.rows if (row.arm, row.round) == ("ticket", round)]
+    ours, others = (
+        by_trial(study.rows, "ticket", round, lambda row: float(row.early_stop_censored))
         for study, round in ((first, mine), (second, theirs))
-    ]
-    ours, others = ({row.unit for row in rows} for rows in sides)
-    return any(row.early_stop_censored for rows in sides for row in rows if row.unit in ours & others)
+    )
+    return any(ours[unit] or others[unit] for unit in ours.keys() & others.keys())
 
 
 def _ratio(interval: Interval) -> str:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from ltl.errors import LtlError
 from ltl.report.load import LayerRow, MetricRow, RoundRow, Run
-from ltl.report.verdict import too_small
+from ltl.report.verdict import data_cautions, too_small
 from ltl.report.words import dataset_name, method_name, model_name
 
 Bars = Literal["interval", "range"]
@@ -106,8 +106,7 @@ class Study:
     def cautions(self) -> list[str]:
         """What every figure and page of this study must say."""
         return [
-            *([] if self.canonical else ["not the canonical files"]),
-            *([self.no_verdict] if self.no_verdict else []),
+            *data_cautions(canonical=self.canonical, no_verdict=self.no_verdict),
             *([] if self.same_hardware else ["the hardware changed on a resume (column hardware of rounds.csv)"]),
         ]
 

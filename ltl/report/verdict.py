@@ -94,6 +94,11 @@ def too_small(test_images: int | None) -> str | None:
     return f"no verdict: a test set of {test_images} images is too small"
 
 
+def data_cautions(*, canonical: bool, no_verdict: str | None) -> list[str]:
+    """Return what every figure must say of its data; `no_verdict` is what `too_small` gave."""
+    return [*([] if canonical else ["not the canonical files"]), *([no_verdict] if no_verdict else [])]
+
+
 def matching(rows: Sequence[RoundRow], round: int, *, margin: float) -> Matching:
     """Judge one round of the search against round 0, at the early-stop step; `margin` is a fraction."""
     accuracy, speed, censored = differences(rows, round, early_stop_accuracy)

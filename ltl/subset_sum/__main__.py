@@ -48,6 +48,7 @@ def _run(options: argparse.Namespace) -> None:
     from ltl import rebuild
     from ltl.console import print_table, terminal
     from ltl.nearest_subset import MOST
+    from ltl.report.verdict import data_cautions, too_small
     from ltl.report.words import count, percent
     from ltl.results import write_table
     from ltl.subset_sum.figure import WORDS, draw_accuracy, draw_error
@@ -70,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
             save(ticket, files[-1])
     write_table(out / "subset_sum.csv", Measured._fields, [one._asdict() for one in found])
     subtitle = f"{dataset.name} · {count(found[0].target_weights)} weights · one network"
-    cautions = [] if dataset.canonical else ["not the canonical files"]
+    cautions = data_cautions(canonical=dataset.canonical, no_verdict=too_small(len(dataset.test.targets)))
     for draw in (draw_error, draw_accuracy):
         files += draw(found, subtitle, cautions, out / "figures").paths
     header = ["rule", "n", "products", "kept", "of target (%)", "median error", "p99", "max", "above ε"]

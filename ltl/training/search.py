@@ -94,7 +94,7 @@ class Search:
         seen = self.theta_dense if of_dense else trained
         begin = (start.round + 1, first)
         if any(event.anew for event in self.events if (event.round, event.step) == begin):
-            start = replace(start, masks=dense(start.masks))
+            start, self.drawn = replace(start, masks=dense(start.masks)), []
 
         def survivors(masks: Masks) -> Tensors:
             return self.pruner.survivors(self._evidence(seen, start, *end, len(self.events)), masks)
@@ -162,8 +162,6 @@ class Search:
             if event.settled and kept(pruned.masks) < total(pruned.masks):
                 continue  # the round has its mask
             seen = self.theta_dense if event.of_dense else weights
-            if event.anew:
-                pruned, self.drawn = replace(pruned, masks=dense(pruned.masks)), []
             evidence = self._evidence(seen, pruned, *position, number)
             if event.replaces:
                 masks = self.pruner.replace(evidence, event.target.rate or 0.0)
