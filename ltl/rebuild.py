@@ -57,6 +57,15 @@ def dataset_of(ticket: Ticket) -> Dataset:
     return _dataset(_json(ticket, "dataset"))
 
 
+def names(ticket: Ticket) -> tuple[object, object]:
+    """Return the names of the ticket's model and data set, None where one has none.
+
+    Unavailable if its metadata lacks model or data set.
+    """
+    model, dataset = (_json(ticket, key) for key in ("model", "dataset"))
+    return model.get("name"), dataset.get("name")
+
+
 def dataset_named(name: str) -> Dataset:
     """Return the data set of conf/dataset/`name`.yaml; nothing is downloaded.
 

@@ -63,6 +63,7 @@ def test_tickets_trained_again_in_other_orders_pair(
     for name in ("instability", "error_along_lines"):
         svg = (out / f"figures/{name}.svg").read_text()
         assert "not the canonical files" in svg and "no verdict: a test set of" in svg
+        assert "LeNet-300-100 on " in svg and "· 9 pairs ·" in svg
     for number in range(0, len(rows), 4):
         errors = [float(row["test_error"]) for row in rows[number : number + 4]]
         assert float(rows[number]["test_instability"]) == pytest.approx(max(errors) - (errors[0] + errors[3]) / 2)

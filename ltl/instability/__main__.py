@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> None:
     from ltl.instability.lines import Kind, Line, ends_below, instability, line, pairs
     from ltl.report.statistics import two_sided
     from ltl.report.verdict import data_cautions, too_small
-    from ltl.report.words import count, percent
+    from ltl.report.words import count, dataset_words, model_words, percent
     from ltl.results import write_table
 
     out, recompute = options.out or options.folders[0], options.recompute
@@ -94,7 +94,9 @@ def _run(options: argparse.Namespace) -> None:
     by_kind = [Measured(kind, [Start.of(lines) for lines in measured[kind].values()]) for kind in kinds]
     most = max(len(one.starts) for one in by_kind)
     statistics = "BatchNorm recomputed" if recompute else "all entries interpolated"
-    subtitle = f"{dataset.name} · {len(found)} pairs · n = {most} starts · {statistics}"
+    named = [rebuild.names(a.ticket) for a, _ in found]
+    models = ", ".join(dict.fromkeys(model_words(model) for model, _ in named))
+    subtitle = f"{models} on {dataset_words(named[0][1])} · {len(found)} pairs · n = {most} starts · {statistics}"
     no_verdict = too_small(len(dataset.test.targets))
     cautions = data_cautions(canonical=dataset.canonical, no_verdict=no_verdict)
     drawings = [function(by_kind, subtitle, cautions, out / "figures") for function in (draw, draw_lines)]

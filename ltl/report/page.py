@@ -16,7 +16,7 @@ from ltl.report.reach import reach_table
 from ltl.report.study import common_title
 from ltl.report.style import STYLE
 from ltl.report.tables import Table
-from ltl.report.words import count, dataset_name
+from ltl.report.words import count, dataset_words
 
 if TYPE_CHECKING:
     from ltl.report.report import Section
@@ -173,7 +173,7 @@ def _data(run: Run) -> str:
     sizes = run.status.get("dataset", {})
     split = ", ".join(f"{count(sizes[name])} {name}" for name in ("train", "validation", "test") if name in sizes)
     files = "the canonical files" if sizes.get("canonical") is True else "not the canonical files"
-    return f"{dataset_name(run)}: {split} ({files})"
+    return f"{dataset_words(run.setting('dataset.name'))}: {split} ({files})"
 
 
 def _versions(run: Run) -> str:

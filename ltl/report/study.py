@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from ltl.errors import LtlError
 from ltl.report.load import LayerRow, MetricRow, RoundRow, Run
 from ltl.report.verdict import data_cautions, too_small
-from ltl.report.words import dataset_name, method_name, model_name
+from ltl.report.words import dataset_words, method_name, model_words
 
 Bars = Literal["interval", "range"]
 
@@ -57,7 +57,8 @@ class Study:
     @property
     def title(self) -> str:
         """Model, data set and method."""
-        return f"{model_name(self.first)} on {dataset_name(self.first)}, {method_name(self.first)}"
+        model, data = (self.first.setting(key) for key in ("model.name", "dataset.name"))
+        return f"{model_words(model)} on {dataset_words(data)}, {method_name(self.first)}"
 
     @property
     def heading(self) -> str:
@@ -114,7 +115,8 @@ class Study:
 def common_title(studies: Sequence[Study]) -> str:
     """Return the models and data sets of several studies, each once; what else sets them apart is in their labels."""
     models, datasets = (
-        ", ".join(dict.fromkeys(name(study.first) for study in studies)) for name in (model_name, dataset_name)
+        ", ".join(dict.fromkeys(words(study.first.setting(key)) for study in studies))
+        for words, key in ((model_words, "model.name"), (dataset_words, "dataset.name"))
     )
     return f"{models} on {datasets}"
 

@@ -102,15 +102,15 @@ _ARMS: Mapping[str, str] = {
 }
 
 
-def dataset_name(run: Run) -> str:
+def dataset_words(name: object) -> str:
     """Return the data set's name as papers print it."""
-    name = str(run.setting("dataset.name") or "unnamed data")
+    name = str(name or "unnamed data")
     return _DATASETS.get(name, name)
 
 
-def model_name(run: Run) -> str:
+def model_words(name: object) -> str:
     """Return the network's name as papers print it: lenet_300_100 is LeNet-300-100, resnet20 is ResNet-20."""
-    name = str(run.setting("model.name") or "unnamed model")
+    name = str(name or "unnamed model")
     family, numbers = re.fullmatch(r"([a-z]*)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     if family not in _FAMILIES or not re.fullmatch(r"[\d_]+", numbers):
         return name

@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     from ltl.console import print_table, terminal
     from ltl.nearest_subset import MOST
     from ltl.report.verdict import data_cautions, too_small
-    from ltl.report.words import count, percent
+    from ltl.report.words import count, dataset_words, model_words, percent
     from ltl.results import write_table
     from ltl.subset_sum.figure import WORDS, draw_accuracy, draw_error
     from ltl.subset_sum.measure import RULES, Measured, accuracy_of, measure
@@ -70,7 +70,8 @@ def _run(options: argparse.Namespace) -> None:
             files.append(out / "subset_sum" / f"n-{n:02d}.safetensors")
             save(ticket, files[-1])
     write_table(out / "subset_sum.csv", Measured._fields, [one._asdict() for one in found])
-    subtitle = f"{dataset.name} · {count(found[0].target_weights)} weights · one network"
+    model, data = rebuild.names(trained)
+    subtitle = f"{model_words(model)} on {dataset_words(data)} · {count(found[0].target_weights)} weights · one network"
     cautions = data_cautions(canonical=dataset.canonical, no_verdict=too_small(len(dataset.test.targets)))
     for draw in (draw_error, draw_accuracy):
         files += draw(found, subtitle, cautions, out / "figures").paths
