@@ -1,4 +1,4 @@
-"""The files of a run folder: tables, status and the lock, each written whole or not at all (DESIGN §5)."""
+"""The files of a run folder: tables, status and the lock, each written whole or not at all (docs/files.md)."""
 
 import csv
 import fcntl

@@ -1,4 +1,4 @@
-"""Supermasks: masks that scores decide, trained while the weights stay as they were drawn (DESIGN §3).
+"""Supermasks: masks that scores decide, trained while the weights stay as they were drawn.
 
 Tensors are those of one layer in R networks, (R, *shape) in the natural order of the weight, in any memory layout; each
 network is reduced by itself. What goes forward is exact; what goes back to the scores is each paper's equation.

@@ -1,4 +1,4 @@
-"""Published v. measured: each word of DESIGN §9 for rows that deserve it, and withheld from rows that do not."""
+"""Published v. measured: each word of docs/verdicts.md for rows that deserve it, and withheld from rows that do not."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The report's statistics agree with scipy's own tests and treat draws, censoring and θ₀ as DESIGN §9 says."""
+"""The report's statistics agree with scipy's own tests and treat draws, censoring and θ₀ as docs/verdicts.md says."""
 
 import math
 from dataclasses import replace

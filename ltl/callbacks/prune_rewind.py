@@ -1,4 +1,4 @@
-"""The prune-rewind cycle in one `Trainer.fit`: train, prune, rewind, go on (DESIGN §5)."""
+"""The prune-rewind cycle in one `Trainer.fit`: train, prune, rewind, go on (docs/concepts.md)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

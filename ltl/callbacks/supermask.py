@@ -1,4 +1,4 @@
-"""Supermasks in one `Trainer.fit`: scores are trained, weights stay, and the best mask is what is found (DESIGN §1)."""
+"""Supermasks in one `Trainer.fit`: scores are trained, weights stay, and the mask that they leave is the ticket's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Dropout that draws from a generator of its own, never from the global one (DESIGN §6)."""
+"""Dropout that draws from a generator of its own, never from the global one (docs/concepts.md)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,1 +1,1 @@
-"""Pruning methods as points in a product: criterion × allocation × schedule × survivors × filler (DESIGN §4)."""
+"""Pruning methods as points in a product: criterion × allocation × schedule × survivors × filler (docs/concepts.md)."""

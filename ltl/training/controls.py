@@ -1,4 +1,4 @@
-"""Controls: what a ticket is compared with, each a choice of mask, weights and network (DESIGN §5)."""
+"""Controls: what a ticket is compared with, each a choice of mask, weights and network (docs/concepts.md)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

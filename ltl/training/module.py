@@ -42,9 +42,9 @@ class MaskedTraining(pl.LightningModule):
     """Trains networks of one architecture side by side, with pruned weights held at their fill (0 if nothing is said).
 
     One Lightning batch is a chunk of optimiser steps. Gradients are multiplied by the mask before clipping, and weights
-    are set to m ⊙ θ when the mask changes: bit-identical to multiplying in the forward pass (DESIGN §3). Every network
-    has its own `streams`; `optimizer` is given the parameters of all and must treat each entry by itself, as SGD and
-    Adam do; `lr_schedule` maps a step to a multiple of its learning rate.
+    are set to m ⊙ θ when the mask changes: bit-identical to multiplying in the forward pass (docs/concepts.md). Every
+    network has its own `streams`; `optimizer` is given the parameters of all and must treat each entry by itself, as
+    SGD and Adam do; `lr_schedule` maps a step to a multiple of its learning rate.
     """
 
     def __init__(
