@@ -217,9 +217,8 @@ class PruneRewind(pl.Callback):
         return self.host
 
     def _marks(self, trainer: pl.Trainer) -> None:
+        self._capture(trainer)
         host = self._host()
-        if host.position == (0, self.rewind_step):
-            self._capture(trainer)
         turn, step = host.position
         if host.timeline.first[turn] < step < host.timeline.length:
             self._prune_in_place(trainer)
