@@ -27,6 +27,7 @@ from ltl.models.scaling import smaller
 from ltl.models.stack import is_chain
 from ltl.pruning.pruner import Pruner
 from ltl.pruning.schedules import Event
+from ltl.results import Key
 from ltl.rng import Seeds
 from ltl.tickets import Ticket, check_trials, load, start_of
 from ltl.training.controls import Control, control_start
@@ -36,7 +37,6 @@ from ltl.training.start import Start, cloned
 from ltl.training.timeline import Timeline
 
 _NUMBERS = ("trial", "round", "rewind_step", "search_steps")  # of a ticket's metadata
-Key = tuple[int, str, int, int]  # a row: trial, arm, draw, round
 
 
 @dataclass(frozen=True)

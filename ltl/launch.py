@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +16,7 @@ from ltl.callbacks.progress import RunProgress
 from ltl.dashboard.wandb_run import WandbRun
 from ltl.errors import Diverged, LtlError, Spread, Stopped, refused
 from ltl.experiment import Experiment
-from ltl.results import lock, rank, read_status, write_atomic, write_json
+from ltl.results import Outcome, lock, rank, read_status, write_atomic, write_json
 
 
 def launch(cfg: DictConfig, folder: Path) -> None:
@@ -149,7 +149,7 @@ def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None, began: 
 def _train_once(runs: "Sequence[_Run]", console: Console, sweep: Path | None, began: float) -> list[str]:
     for one in runs:
         one.begin()
-    state: State = "failed"
+    outcome: Outcome = "failed"
     reason, lost = "interrupted by the user", [""] * len(runs)
     try:
         for one in runs:
@@ -157,20 +157,17 @@ def _train_once(runs: "Sequence[_Run]", console: Console, sweep: Path | None, be
                 logger.log_hyperparams(build.plain(one.cfg))
         built = [one.built for one in runs]
         lost = fit.side_by_side(built, lambda steps: RunProgress(total_steps=steps, console=console), sweep, began)
-        state, reason = "done", ""
+        outcome, reason = "done", ""
     except Stopped:
-        state, reason = "interrupted", f"hardware.stop_after={runs[0].cfg.hardware.stop_after}"
+        outcome, reason = "interrupted", f"hardware.stop_after={runs[0].cfg.hardware.stop_after}"
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise
     finally:
         for one, why in zip(runs, lost, strict=True):
-            one.end("failed" if why else state, why or reason)
+            one.end("failed" if why else outcome, why or reason)
     return lost
-
-
-State = Literal["done", "failed", "interrupted"]
 
 
 class _Run:
@@ -205,12 +202,12 @@ class _Run:
         write_atomic(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.cfg).encode())
         self._write("running", None)
 
-    def end(self, state: State, reason: str) -> None:
+    def end(self, outcome: Outcome, reason: str) -> None:
         """Note how it went."""
-        self._write(state, reason or None)
+        self._write(outcome, reason or None)
         for logger in self.built.loggers:
             if isinstance(logger, WandbRun):
-                logger.close(state)
+                logger.close(outcome)
 
     def _write(self, state: str, reason: str | None) -> None:
         beside = {"beside": self.beside} if self.beside else {}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, BinaryIO, Literal, TypeGuard, get_args
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -27,10 +27,11 @@ LAYER_COLUMNS = (
 METRIC_COLUMNS = (
     "trial arm draw round step total_step train_loss val_accuracy val_loss test_accuracy test_loss lr mask_flips"
 ).split()
-TIME_COLUMNS = ("seconds", "eval_seconds")
-STATES = ("running", "done", "failed", "interrupted")
 
 Row = dict[str, Any]
+Key = tuple[int, str, int, int]  # what tells a row of a training: trial, arm, draw, round
+Outcome = Literal["done", "failed", "interrupted"]
+STATES = ("running", *get_args(Outcome))  # of status.json
 
 
 def rank() -> int:

@@ -38,6 +38,7 @@ TINY = (
     "batch=20",
     "dataset.limit=200",
 )
+TIME_COLUMNS = ("seconds", "eval_seconds")  # of rounds.csv: all that may differ between two runs of one command
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONF, TINY, composed, train_in
+from conftest import CONF, TIME_COLUMNS, TINY, composed, train_in
 from data_files import files_below
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -34,7 +34,7 @@ from ltl.experiment import Experiment
 from ltl.launch import train
 from ltl.report import __main__ as report
 from ltl.report.load import load
-from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, TIME_COLUMNS, read_status, read_table, write_atomic
+from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, read_status, read_table, write_atomic
 from ltl.training.loggers import CsvLogger
 from ltl.training.module import MaskedTraining
 from ltl.training.tables import Table

@@ -15,12 +15,12 @@ from pathlib import Path
 import forked
 import pytest
 import torch
-from conftest import CONF
+from conftest import CONF, TIME_COLUMNS
 from omegaconf import OmegaConf
 
 from ltl import resume, run
 from ltl.overrides import _hydra
-from ltl.results import TIME_COLUMNS, lock, read_config, read_status, read_table
+from ltl.results import lock, read_config, read_status, read_table
 from ltl.tickets import load
 
 ROOT = CONF.parent

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import train_in
+from conftest import TIME_COLUMNS, train_in
 from torch import nn
 
 from ltl import fit, resume
@@ -21,7 +21,7 @@ from ltl.callbacks.checkpoint import CheckedCheckpointIO
 from ltl.errors import Diverged, Stopped
 from ltl.experiment import Experiment
 from ltl.masks import density, kept
-from ltl.results import TIME_COLUMNS, read_status, read_table
+from ltl.results import read_status, read_table
 from ltl.tickets import load
 from ltl.training import module
 from ltl.training.module import MaskedTraining

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import CONF, composed, train_in
+from conftest import CONF, TIME_COLUMNS, composed, train_in
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.errors import Stopped
 from ltl.masks import Masks, Tensors
 from ltl.models.stack import Stack
-from ltl.results import TIME_COLUMNS, read_status, read_table
+from ltl.results import read_status, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
 from ltl.training.sparse import SparseChain

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, train_in
+from conftest import TIME_COLUMNS, TINY, train_in
 from omegaconf import OmegaConf
 
 from ltl import fit, report, run
-from ltl.results import TIME_COLUMNS, Row, read_config, read_status, read_table
+from ltl.results import Row, read_config, read_status, read_table
 from ltl.tickets import load
 
 DOUBLE = ("hardware.precision=64-true", "length=40it", "eval_every=20it")

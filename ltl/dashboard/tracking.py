@@ -14,10 +14,8 @@ from pytorch_lightning.loggers import Logger
 
 from ltl.report.load import LayerRow, RoundRow, load_layers, load_rounds
 from ltl.report.statistics import Measure, by_trial, density_at, early_stop_accuracy, end_accuracy, two_sided
-from ltl.results import Row
+from ltl.results import Key, Row
 from ltl.training.loggers import CsvLogger
-
-Key = tuple[int, str, int, int]  # a row: trial, arm, draw, round
 
 _PLACE = ("trial", "arm", "draw", "round", "step", "total_step")  # of an evaluation; the rest was measured
 _MEASURES: Mapping[str, Measure] = {

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from safetensors import safe_open
 
 from ltl.errors import LtlError
-from ltl.results import rank, read_table, write_atomic
+from ltl.results import Outcome, rank, read_table, write_atomic
 
 if TYPE_CHECKING:
     from wandb import Artifact, Run, Table
@@ -84,7 +84,7 @@ class WandbRun(Logger):
         """Take one point of each metric; their axes are among them."""
         self.experiment.log(dict(metrics))
 
-    def close(self, state: Literal["done", "failed", "interrupted"]) -> None:
+    def close(self, outcome: Outcome) -> None:
         """Log tables and tickets, and finish the run, if it was opened: the jobs of a sweep share a process."""
         run = self._run
         if run is None:
@@ -96,10 +96,10 @@ class WandbRun(Logger):
                     run.log({name: _table(rows)})
             if self.tickets and (artifact := _artifact(self.folder)):
                 run.log_artifact(artifact)
-            if state == "interrupted":
+            if outcome == "interrupted":
                 run.mark_preempting()  # with an exit code that is not 0, W&B shows it as preempted
         finally:
-            run.finish(exit_code=int(state != "done"))
+            run.finish(exit_code=int(outcome != "done"))
 
     def _open(self) -> "Run":
         import wandb

@@ -5,9 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltl.results import Row, read_rows, write_atomic
-
-_KEY = ("trial", "arm", "draw", "round")
+from ltl.results import Key, Row, read_rows, write_atomic
 
 
 class Table:
@@ -15,7 +13,7 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns = path, columns
-        self.lines: dict[tuple[int, str, int, int], list[str]] = {}
+        self.lines: dict[Key, list[str]] = {}
         self.add(list(read_rows(path, columns, whole=("trial", "draw", "round"))))
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -25,13 +23,13 @@ class Table:
             csv.DictWriter(text, self.columns, restval="", lineterminator="\n").writerow(row)
             self.lines.setdefault(self._key(row), []).append(text.getvalue())
 
-    def drop(self, keys: Sequence[tuple[int, str, int, int]]) -> None:
+    def drop(self, keys: Sequence[Key]) -> None:
         """Forget the rows of `keys`."""
         for key in keys:
             self.lines.pop(key, None)
 
-    def has(self, key: tuple[int, str, int, int]) -> bool:
-        """Return whether there is a row of `key` (trial, arm, draw, round)."""
+    def has(self, key: Key) -> bool:
+        """Return whether there is a row of `key`."""
         return key in self.lines
 
     def write(self) -> None:
@@ -41,5 +39,5 @@ class Table:
         write_atomic(self.path, (",".join(self.columns) + "\n" + body).encode())
 
     @staticmethod
-    def _key(row: Row) -> tuple[int, str, int, int]:
+    def _key(row: Row) -> Key:
         return int(row["trial"]), str(row["arm"]), int(row["draw"]), int(row["round"])
