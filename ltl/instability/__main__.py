@@ -17,6 +17,7 @@ _COLUMNS = (
     "arm round density rewind_step init_sha256 mask_sha256 a b alpha train_error test_error train_instability "
     "test_instability distance"
 ).split()
+_BATCH = 125  # examples at a time: more leave the caches of a processor (docs/performance.md)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
     rows = []
     measured: defaultdict[Kind, defaultdict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for a, b in track(found, "between pairs", console=console, disable=not console.is_terminal):
-        between = line(a, b, dataset, points=options.points, batch=125, recompute=recompute)
+        between = line(a, b, dataset, points=options.points, batch=_BATCH, recompute=recompute)
         measured[a.kind][a.began[0]].append(between)
         fixed = {
             **dict(zip(("arm", "density", "rewind_step"), a.kind, strict=True)),

@@ -62,8 +62,8 @@ def draw(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], f
         "Highest error on the straight line between two networks trained from the same weights and mask in other data "
         "orders, less the mean error of the two. Bars are 95% confidence intervals over starts."
     )
-    data = []
-    with canvas(Sheet(folder, WIDTHS["page"], pdf=True)) as (figure, axes):
+    data, sheet = [], Sheet(folder, WIDTHS["page"], pdf=True)
+    with canvas(sheet) as (figure, axes):
         axes.axhline(100 * STABLE, color=GREY, linestyle=(0, (4, 2)), linewidth=1.3, label="2%: stable below")
         for index, (label, points) in enumerate(series.items()):
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
@@ -85,7 +85,7 @@ def draw(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], f
         percent_axis(axes, "rise of error between two copies")
         legend(figure, axes)
         words = Words("Instability to SGD noise", subtitle, caption, cautions)
-        return save(figure, Sheet(folder, WIDTHS["page"], pdf=True), "instability", words, data)
+        return save(figure, sheet, "instability", words, data)
 
 
 def draw_lines(measured: Sequence[Measured], subtitle: str, cautions: Sequence[str], folder: Path) -> Drawing:
@@ -94,8 +94,8 @@ def draw_lines(measured: Sequence[Measured], subtitle: str, cautions: Sequence[s
         "Test error of (1 − α)·a + α·b on the way from one network, a, to another, b, that was trained from the same "
         "weights and mask in another data order: means over starts."
     )
-    data = []
-    with canvas(Sheet(folder, WIDTHS["page"], pdf=True)) as (figure, axes):
+    data, sheet = [], Sheet(folder, WIDTHS["page"], pdf=True)
+    with canvas(sheet) as (figure, axes):
         for index, (kind, starts) in enumerate(measured):
             colour = COLOURS[index] if len(measured) <= len(COLOURS) else SHADES(index / (len(measured) - 1))
             marker = MARKERS[index % len(MARKERS)]
@@ -107,4 +107,4 @@ def draw_lines(measured: Sequence[Measured], subtitle: str, cautions: Sequence[s
         percent_axis(axes, "test error")
         legend(figure, axes)
         words = Words("Error between two copies", subtitle, caption, cautions)
-        return save(figure, Sheet(folder, WIDTHS["page"], pdf=True), "error_along_lines", words, data)
+        return save(figure, sheet, "error_along_lines", words, data)

@@ -16,7 +16,7 @@ from ltl.report.series import Point, Series
 from ltl.report.statistics import density_at
 from ltl.report.study import Bars, Study
 from ltl.report.sweep import named, the_study
-from ltl.report.words import arm_words, in_order
+from ltl.report.words import arm_words, capital, in_order
 
 _DENSE = "dense"
 
@@ -30,7 +30,7 @@ def accuracy_along(studies: Sequence[Study], claim: Claim, reach: Reach, sheet: 
     if not lines or not isinstance(baseline, Study):
         return None
     quantity, dense = AT_ROUND[reach.quantity], f"dense network of {named(reach.baseline)}"
-    title = f"{quantity.words[:1].upper()}{quantity.words[1:]}"
+    title = capital(quantity.words)
     words = Words(
         title,
         f"{baseline.title}, against {reach.along} · {trials_words(lines, bars)}",

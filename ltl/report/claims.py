@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ltl.errors import LtlError
 from ltl.report.comparison import Comparison, Published, compare_figure
 from ltl.report.load import RoundRow, Run
-from ltl.report.quantities import AT_ROUND, ONSET, REACH, UNITS, Quantity
+from ltl.report.quantities import AT_ROUND, NAMES, UNITS, Quantity
 from ltl.report.verdict import too_small
 
 Says = Literal["better", "equal", "open"]
@@ -87,9 +87,8 @@ def claim_of(run: Run) -> Claim | None:
 
 def _published(entry: Mapping[str, Any], key: str) -> Published:
     quantity, unit = entry["quantity"], entry["unit"]
-    known = [*AT_ROUND, *REACH, *ONSET]
-    if quantity not in known:
-        raise LtlError(f"{key}.quantity={quantity} is unknown: choose one of {', '.join(known)}.")
+    if quantity not in NAMES:
+        raise LtlError(f"{key}.quantity={quantity} is unknown: choose one of {', '.join(NAMES)}.")
     if unit not in UNITS:
         raise LtlError(f"{key}.unit={unit} is unknown: choose one of {', '.join(UNITS)}.")
     return Published(

@@ -1,7 +1,6 @@
 """The verdict in plain words: sentences for the terminal and the page."""
 
 import math
-import re
 from collections.abc import Sequence
 
 from ltl.report.load import Run
@@ -9,7 +8,7 @@ from ltl.report.statistics import FEWEST_TRIALS, by_trial, density_at, rounds_of
 from ltl.report.study import Study
 from ltl.report.tables import dense_accuracy, search_cost
 from ltl.report.verdict import SMALLEST_TEST_SET, Contrast, Matching, against_controls, all_matching, smallest
-from ltl.report.words import arm_words, count, percent, rewinds_to_init
+from ltl.report.words import arm_words, capital, count, percent, rewinds_to_init
 
 
 def findings(study: Study) -> list[str]:
@@ -78,7 +77,7 @@ def costs(study: Study) -> str:
 def _main_finding(study: Study) -> str:
     if study.no_verdict:
         return (
-            f"{_capital(study.no_verdict)}. The curves show what happened, but a verdict needs "
+            f"{capital(study.no_verdict)}. The curves show what happened, but a verdict needs "
             f"{count(SMALLEST_TEST_SET)} test images or more."
         )
     if 0 not in rounds_of(study.rows):
@@ -184,7 +183,3 @@ def _where(contrasts: Sequence[Contrast]) -> str:
     if len(densities) <= 3:
         return f"at {', '.join(densities)}%"
     return f"at {len(densities)} densities between {densities[0]} and {densities[-1]}%"
-
-
-def _capital(sentence: str) -> str:
-    return re.sub(r"^.", lambda first: first[0].upper(), sentence)

@@ -110,7 +110,7 @@ AT_ROUND: Mapping[str, Quantity] = {
     ),
 }
 
-# Judged along the whole run of rounds rather than at one: see claims.py.
+# Judged along the whole run of rounds rather than at one: see comparison.py.
 REACH: Mapping[str, str] = {
     "matching_density": "smallest matching density (accuracy at early stop, and speed)",
     "earlier_density": "smallest density with an earlier early stop than dense",

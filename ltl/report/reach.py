@@ -13,7 +13,7 @@ from ltl.report.statistics import Interval, by_trial, density_at, rounds_of, two
 from ltl.report.study import Study
 from ltl.report.sweep import Difference, Hindrance, difference, forbidden, named, the_study, too_few
 from ltl.report.tables import Table, spread
-from ltl.report.words import percent, with_reason
+from ltl.report.words import capital, percent, with_reason
 
 Word = Literal[
     "matching in accuracy",
@@ -57,7 +57,7 @@ class Reached:
 
     def sentence(self) -> str:
         """Return the claim's sentence with its answer."""
-        return f"{self.reach.sentence[:1].upper()}{self.reach.sentence[1:]}: {self.answer}."
+        return f"{capital(self.reach.sentence)}: {self.answer}."
 
 
 def judge_reach(studies: Sequence[Study], claim: Claim, reach: Reach) -> Reached:

@@ -9,7 +9,7 @@ class Width:
     """A figure's size in inches, `height` without the words above and the legend below; letters and lines in points.
 
     `letters`: axis labels; `small`: ticks, legend and notes; `titled`: the title stands on the figure. In a paper it
-    belongs into the caption.
+    belongs in the caption.
     """
 
     inches: float

@@ -188,6 +188,11 @@ def p_words(p: float | None) -> str:
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def capital(sentence: str) -> str:
+    """Return a sentence that begins with a capital letter."""
+    return f"{sentence[:1].upper()}{sentence[1:]}"
+
+
 def with_reason(word: str, reason: str) -> str:
     """Return a verdict with the reason that belongs to it, if any."""
     return f"{word} ({reason})" if reason else word
