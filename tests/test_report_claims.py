@@ -210,7 +210,7 @@ def test_a_maximum_over_densities_says_that_it_was_selected_on_test(tmp_path: Pa
     assert result.density == pytest.approx(0.8**5)
 
 
-REACH = figure("matching_density", 21, "percent", density=None)
+SMALLEST = figure("matching_density", 21, "percent", density=None)
 
 
 def until(last: int) -> dict[str, Curve]:
@@ -219,26 +219,26 @@ def until(last: int) -> dict[str, Curve]:
 
 @pytest.mark.parametrize(("last", "word"), [(9, "reproduced"), (7, "reproduced"), (5, "direction only")])
 def test_how_far_down_tickets_reach(tmp_path: Path, last: int, word: str) -> None:
-    assert judged(tmp_path, REACH, gains=until(last)).word == word
+    assert judged(tmp_path, SMALLEST, gains=until(last)).word == word
 
 
 def test_a_procedure_that_finds_no_ticket_refutes_none(tmp_path: Path) -> None:
-    result = judged(tmp_path, REACH, gains=until(0))
+    result = judged(tmp_path, SMALLEST, gains=until(0))
     assert result.words() == "undecided (no ticket found here, which does not refute that one exists)"
 
 
 def test_rounds_that_end_too_early_measure_no_reach(tmp_path: Path) -> None:
-    assert judged(tmp_path, REACH, rounds=4).words() == "not measured (the rounds end at 41%)"
+    assert judged(tmp_path, SMALLEST, rounds=4).words() == "not measured (the rounds end at 41%)"
 
 
 def test_reach_of_two_trials_is_not_judged(tmp_path: Path) -> None:
-    assert judged(tmp_path, REACH, trials=2).words() == "not judged (n = 2)"
+    assert judged(tmp_path, SMALLEST, trials=2).words() == "not judged (n = 2)"
 
 
 def test_reach_in_accuracy_ignores_speed_and_honours_its_margin(tmp_path: Path) -> None:
     speeds = {"ticket": flat(0.5)}
-    assert judged(tmp_path, REACH, speeds=speeds).word == "undecided"
-    end = REACH | {"quantity": "end_accuracy_density"}
+    assert judged(tmp_path, SMALLEST, speeds=speeds).word == "undecided"
+    end = SMALLEST | {"quantity": "end_accuracy_density"}
     assert judged(tmp_path / "end", end, speeds=speeds).word == "reproduced"
     lower = gains(-0.006)
     assert judged(tmp_path / "low", end, gains=lower).word == "undecided"

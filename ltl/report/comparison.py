@@ -79,7 +79,7 @@ def compare_figure(rows: Sequence[RoundRow], published: Published, *, margin: fl
         return _compare_at_round(rows, published, AT_ROUND[published.quantity])
     if published.quantity in ONSET:
         return _compare_onset(rows, published, ONSET[published.quantity][0])
-    return _compare_reach(rows, published, margin)
+    return _compare_smallest(rows, published, margin)
 
 
 def nearest_round(rows: Sequence[RoundRow], arm: str, density: float) -> int | None:
@@ -216,7 +216,7 @@ def _rungs(rows: Sequence[RoundRow], quantity: str, margin: float) -> list[_Rung
     return rungs
 
 
-def _compare_reach(rows: Sequence[RoundRow], published: Published, margin: float) -> Comparison:
+def _compare_smallest(rows: Sequence[RoundRow], published: Published, margin: float) -> Comparison:
     """A claim that tickets exist: a procedure that finds them supports it, one that finds none does not refute it."""
     unit = UNITS[published.unit]
     start = 1.0 if published.start is None else published.start
@@ -225,11 +225,11 @@ def _compare_reach(rows: Sequence[RoundRow], published: Published, margin: float
     reached = list(takewhile(lambda rung: rung.reaches, rungs))
     density = reached[-1].density if reached else None
     shown = None if density is None else Interval(density / unit, density / unit, density / unit, reached[-1].n)
-    word, reason = _reach_word(rungs, len(reached), published.value * unit * (published.tolerance or SAME_DENSITY))
+    word, reason = _smallest_word(rungs, len(reached), published.value * unit * (published.tolerance or SAME_DENSITY))
     return Comparison(published, density, shown, word, reason)
 
 
-def _reach_word(rungs: Sequence[_Rung], reached: int, bound: float) -> tuple[Word, str]:
+def _smallest_word(rungs: Sequence[_Rung], reached: int, bound: float) -> tuple[Word, str]:
     if not rungs:
         return "not measured", "no round beside dense"
     if reached and rungs[reached - 1].density <= bound:

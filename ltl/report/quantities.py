@@ -111,7 +111,7 @@ AT_ROUND: Mapping[str, Quantity] = {
 }
 
 # Judged along the whole run of rounds rather than at one: see comparison.py.
-REACH: Mapping[str, str] = {
+SMALLEST: Mapping[str, str] = {
     "matching_density": "smallest matching density (accuracy at early stop, and speed)",
     "earlier_density": "smallest density with an earlier early stop than dense",
     "accuracy_density": "smallest density with dense accuracy at early stop",
@@ -123,6 +123,6 @@ ONSET: Mapping[str, tuple[str, str]] = {
 }
 NAMES: Mapping[str, str] = (
     {name: quantity.words for name, quantity in AT_ROUND.items()}
-    | dict(REACH)
+    | dict(SMALLEST)
     | {name: words for name, (_, words) in ONSET.items()}
 )
