@@ -398,8 +398,8 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "rounds": (lambda: cycle(rounds=-1), r"rounds=-1"),
     "rounds without training": (lambda: cycle(schedule=schedules.dense_alone), r"trains every round.*dense_alone"),
     "rewinding past the end": (lambda: cycle(rewind_epoch=3), r"rewind_epoch=3.*epochs_per_round=3"),
-    "fresh weights without a function": (
-        lambda: fit(owner(), cycle(survivors=survivors.reinitialised)), r"initialise",
+    "fresh weights": (
+        lambda: fit(owner(), cycle(survivors=survivors.reinitialised)), r"cannot draw a fresh initialisation",
     ),
 }  # fmt: skip
 

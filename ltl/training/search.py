@@ -18,7 +18,10 @@ from ltl.training.timeline import Position
 
 
 def _cannot_initialise(source: torch.Generator) -> Tensors:
-    raise LtlError("survivors: a fresh initialisation needs PruneRewind(initialise=…), a function of a generator.")
+    raise LtlError(
+        "survivors: PruneRewind.by_epochs cannot draw a fresh initialisation, which only ltl's own networks have: "
+        "choose rewound, or other survivors that need none."
+    )
 
 
 class Search:
