@@ -23,17 +23,17 @@ class DataOrder:
         self.examples, self.batch, self.seed, self.by_round, self.device = examples, batch, seed, by_round, device
         self._epochs: dict[tuple[int, ...], Tensor] = {}
 
-    def key(self, turn: tuple[int, int]) -> tuple[int, ...]:
-        """Return what tells the order of `turn`, a round and a draw of its control, from those of others."""
-        return (0,) if self.by_round == "same" else turn if turn[1] else turn[:1]
+    def key(self, training: tuple[int, int]) -> tuple[int, ...]:
+        """Return what tells the order of a training, by round and draw of its control, from those of others."""
+        return (0,) if self.by_round == "same" else training if training[1] else training[:1]
 
-    def indices(self, turn: tuple[int, int], step: int) -> Tensor:
-        """Return the indices (batch,) of optimiser step `step` in `turn`: a round, and a draw of its control."""
-        return self.span(turn, step, step + 1)[0]
+    def indices(self, training: tuple[int, int], step: int) -> Tensor:
+        """Return the indices (batch,) of optimiser step `step` of a training: a round, and a draw of its control."""
+        return self.span(training, step, step + 1)[0]
 
-    def span(self, turn: tuple[int, int], start: int, stop: int) -> Tensor:
-        """Return the indices (stop − start, batch) of optimiser steps start … stop − 1 in `turn`."""
-        key = self.key(turn)
+    def span(self, training: tuple[int, int], start: int, stop: int) -> Tensor:
+        """Return the indices (stop − start, batch) of optimiser steps start … stop − 1 of a training."""
+        key = self.key(training)
         epoch, begin = divmod(start * self.batch, self.examples)
         end, parts = begin + (stop - start) * self.batch, []
         while end > 0:
