@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Hardware:
-    """How the machine is used; nothing here decides a result except precision and the number of processes."""
+    """How the machine is used; docs/configuration.md says what of it can change a result."""
 
     accelerator: Literal["cpu", "gpu"]
     devices: int
