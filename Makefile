@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-# Not compiled, for two modules in three are never imported: what is, Python compiles once, even where it was told not to.
+# pip compiles nothing, because two modules in three are never imported. The others Python compiles on their first import, and the
+# export below has it keep the result even where the environment forbids it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 export PYTHONDONTWRITEBYTECODE :=
