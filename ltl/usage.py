@@ -18,7 +18,9 @@ ltl, the Lottery Ticket Lab: experiments on the lottery ticket hypothesis.
   python -m ltl.run plan=true experiment=frankle2019_lenet    what it would cost: trainings, steps, hours
   python -m ltl.run --cfg job model=vgg19                 show the configuration and run nothing
   python -m ltl.report FOLDER…                            tables, figures and one HTML page
-  python -m ltl.ticket show FILE                          look at a ticket
+  python -m ltl.ticket show FILE                          look at a ticket; also diff, export, import
+  python -m ltl.instability FOLDER…                       error between copies of a network (ends=true)
+  python -m ltl.subset_sum FOLDER                         a trained network as subset sums of a random one (ends=true)
   python -m ltl.dashboard TEAM/PROJECT                    publish a dashboard of the runs at W&B (logger=wandb)
 
 Groups (group=option):
