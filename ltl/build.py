@@ -272,7 +272,7 @@ def _control(arm: str, cfg: DictConfig, order_by_round: str, *, untrained: bool,
     if (
         repeats
         and (cfg.data == "same" or not corrupted)
-        and cfg.get("train", True)
+        and cfg.train
         and (cfg.weights, cfg.network, order_by_round) == ("rewound", "same", "same")
     ):
         data, choose = (

@@ -313,7 +313,7 @@ def _shown(value: Any) -> str:
 
 def _check_sections(plain: dict[str, Any]) -> None:
     """Check the groups that hold any number of named members."""
-    members = {"control": ("mask", "weights", "network", "data", "rounds", "draws"), "logger": ("_target_",)}
+    members = {"control": ("mask", "weights", "network", "data", "rounds", "draws", "train"), "logger": ("_target_",)}
     write = {"control": "control=[reinit,random_mask], or control=none", "logger": "logger=csv, wandb or none"}
     for group, keys in members.items():
         section = plain.get(group)

@@ -364,6 +364,7 @@ def test_a_key_that_nothing_reads_is_refused(added: str, near: str) -> None:
             r"^control\.random_mask has settings but no mask: choose random_mask in control=\[…\], or .* '~control\.",
         ),
         (["~control.reinit.mask"], r"^control\.reinit has settings but no mask"),
+        (["~control.reinit.train"], r"^control\.reinit has settings but no train"),
         (
             ["pruner=small_final", "pruner.criterion.criterion=3"],
             r"^pruner\.criterion\.criterion=3 .* a part of its own",
