@@ -66,16 +66,14 @@ def names(ticket: Ticket) -> tuple[object, object]:
     return model.get("name"), dataset.get("name")
 
 
-def dataset_named(name: str) -> Dataset:
-    """Return the data set of conf/dataset/`name`.yaml; nothing is downloaded.
+def dataset_named(name: str, conf: Path) -> Dataset:
+    """Return the data set of `conf`/dataset/`name`.yaml; nothing is downloaded.
 
     LtlError if there is none of that name, Unavailable if its files are not here.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    here = Path(__file__).parent
-    conf = (here if (here / "conf").is_dir() else here.parent) / "conf"
     names = sorted(file.stem for file in (conf / "dataset").glob("*.yaml"))
     if name not in names:
         raise LtlError(f"--data={name} is unknown: allowed are {', '.join(names)}, ticket and none.")

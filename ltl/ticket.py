@@ -183,11 +183,12 @@ def _has_signs(ticket: "Ticket") -> bool:
 def _predictions(a: "Ticket", b: "Ticket", data: str) -> str:
     from ltl import rebuild
     from ltl.comparison import agreement
+    from ltl.run import CONF
 
     if data == "none":
         return "not compared (--data none)"
     try:
-        dataset = rebuild.dataset_of(a) if data == "ticket" else rebuild.dataset_named(data)
+        dataset = rebuild.dataset_of(a) if data == "ticket" else rebuild.dataset_named(data, CONF)
         found = agreement(rebuild.outputs(a, dataset), rebuild.outputs(b, dataset), dataset.test.targets)
     except rebuild.Unavailable as reason:
         return f"not compared: {reason}"
