@@ -1,4 +1,4 @@
-"""Lightning callbacks: the prune-rewind cycle, retraining given starts, records, checkpoints and progress."""
+"""Lightning callbacks: the prune-rewind cycle, scores of supermasks, given starts, records, checkpoints, progress."""
 
 from ltl.callbacks.prune_rewind import PruneRewind
 

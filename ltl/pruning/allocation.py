@@ -58,7 +58,10 @@ def per_layer(
         remaining = {name: int(torch.count_nonzero(masks[name])) for name in names}
         removal, whole = removed(target, masks, names), sum(remaining.values())
         if removal > whole:
-            raise LtlError(f"pruner.density: {removal} weights are to go, but only {whole} are not excluded.")
+            raise LtlError(
+                f"pruner.rate: {removal} weights are to go, but only {whole} are not excluded: lower pruner.rounds or "
+                "pruner.rate, or shorten pruner.allocation.exclude."
+            )
         removals = rounded({name: removal * count / whole for name, count in remaining.items()}, removal)
     return {
         name: _without_lowest(scores[name], mask, removals[name], name, allow_empty) if name in removals else mask
