@@ -15,7 +15,7 @@ from ltl.errors import LtlError
 from ltl.masks import Tensors, prunable
 from ltl.models.stack import Stack
 from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator
-from ltl.training.scoring import Pool, Scored, Scores, Scoring
+from ltl.training.scoring import Pool, ScoredWeight, Scores, Scoring
 
 LR = 0.3
 
@@ -46,7 +46,7 @@ def selected(scores: Tensors, names: list[str], count: int) -> dict[str, np.ndar
 
 def test_what_is_drawn_is_where_the_scores_are() -> None:
     """Before anything was drawn too: networks are looked at before their first step, on the device they moved to."""
-    scored = Scored(Bernoulli(rescale=True), torch.zeros(2, 3, 4), [6, 6], turned=False).to("meta")
+    scored = ScoredWeight(Bernoulli(rescale=True), torch.zeros(2, 3, 4), [6, 6], turned=False).to("meta")
     assert scored(torch.ones(2, 3, 4, device="meta")).device == scored.scores.device == torch.device("meta")
 
 

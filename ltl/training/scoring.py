@@ -125,7 +125,7 @@ def _sizes(masks: Masks) -> list[int]:
     return [kept({name: mask}) for name, mask in masks.items()]
 
 
-class Scored(nn.Module):
+class ScoredWeight(nn.Module):
     """The parametrisation of one weight of R networks, θ (R, *stored) -> effective weights (R, *stored).
 
     In evaluation these are of the mask that is kept, unless `sampled`.
@@ -174,12 +174,12 @@ class Scores:
         for parameter in stack.parameters():
             parameter.requires_grad_(any(parameter is one for one in trained))
         self._stack, self._pool = stack, pool
-        self._layers: dict[str, Scored] = {}
+        self._layers: dict[str, ScoredWeight] = {}
         for name in fresh[0]:
             weight = stack.stacked(name)
             scores = torch.empty_like(weight).copy_(stack.laid_out(name, [one[name] for one in fresh]))
             turned = stack.turned(name)
-            layer = Scored(scoring.estimator, scores, [one[name] for one in counts], turned=turned)
+            layer = ScoredWeight(scoring.estimator, scores, [one[name] for one in counts], turned=turned)
             self._layers[name] = layer
             stack.parametrise(name, layer)
         self.draws = scoring.estimator.draws
