@@ -83,11 +83,9 @@ def test_per_layer_removes_the_floor_of_its_rate_from_every_layer() -> None:
     """The multiple of a layer is that of its kind, of the output layer, or its own."""
     masks = dense(draws(0))
     for seed in range(40):
-        new = per_layer(
-            draws(seed, values=4), masks, Target(rate=0.3), conv=0.5, linear=1.0, output=0.5,
-            layers={"fc.weight": 1.5} if seed % 2 else {}, exclude=[], allow_empty=False,
-        )  # fmt: skip
-        multiples = {"conv.weight": 0.5, "fc.weight": 1.5 if seed % 2 else 1.0, "output.weight": 0.5}
+        own = {"fc.weight": 1.5, "output.weight": 0.75} if seed % 2 else {}
+        new = LAYERS(draws(seed, values=4), masks, Target(rate=0.3), layers=own)
+        multiples = {"conv.weight": 0.5, "fc.weight": 1.0, "output.weight": 0.5} | own
         for name, mask in masks.items():
             n = int(mask.sum())
             assert n - int(new[name].sum()) == int(300 * multiples[name] * n) // 1000
@@ -210,6 +208,7 @@ def test_no_layer_is_emptied_unless_allowed() -> None:
         mask.view(-1)[-1] = True
     with pytest.raises(LtlError, match=r"1 weights are to go, but only 0.*allow_empty"):
         POOL(scores, one_each, Target(rate=0.5))
+    assert all(int(mask.sum()) == 1 for mask in POOL(scores, dense(scores), Target(density=3 / 134)).values())
     assert kept(global_pool(scores, one_each, Target(rate=0.5), exclude=[], allow_empty=True)) == 2
 
 
@@ -227,7 +226,10 @@ def test_what_scores_above_0_stays_and_a_layer_without_any_is_refused() -> None:
 
 
 def test_excluded_layers_are_untouched() -> None:
-    """By pattern, in both allocations; a pattern that matches nothing is a mistake, and so is excluding all."""
+    """By pattern, in both allocations; a pattern that matches nothing is a mistake, and so is excluding all.
+
+    The output's multiple does not pass to the layer before it.
+    """
     masks = dense(draws(0))
     for new in (
         per_layer(draws(0), masks, Target(rate=0.5), conv=1, linear=1, output=1, layers={}, exclude=["*c.weight"],
@@ -236,6 +238,7 @@ def test_excluded_layers_are_untouched() -> None:
     ):  # fmt: skip
         assert bool(new["fc.weight"].all())
         assert not bool(new["conv.weight"].all())
+    assert kept(LAYERS(draws(0), masks, Target(rate=0.5), exclude=["output*"])) == 134 - 54 // 4 - 48 // 2
     with pytest.raises(LtlError, match=r"exclude: \*shortcut\* matches no prunable layer.*conv.weight, fc.weight"):
         included(masks, ["*shortcut*"], "pruner.allocation.exclude")
     with pytest.raises(LtlError, match=r"excludes every prunable layer"):
@@ -251,10 +254,12 @@ def test_multiples_are_checked() -> None:
 
 
 def test_a_density_below_what_is_excluded_is_refused() -> None:
-    """The excluded layers alone hold more than the target."""
+    """The excluded layers alone hold more than the target; one that they hold exactly empties all others."""
+    few = partial(LAYERS, exclude=["fc*"], allow_empty=True)
     with pytest.raises(LtlError, match=r"only 86 are not excluded"):
-        per_layer(draws(0), dense(draws(0)), Target(density=0.2), conv=1, linear=1, output=1, layers={},
-                  exclude=["fc*"], allow_empty=True)  # fmt: skip
+        few(draws(0), dense(draws(0)), Target(density=0.2))
+    new = few(draws(0), dense(draws(0)), Target(density=48 / 134))
+    assert [int(mask.sum()) for mask in new.values()] == [0, 48, 0]
 
 
 def test_masks_are_made_anew() -> None:
