@@ -89,7 +89,8 @@ def test_a_criterion_orders_weights_as_its_equation_does(name: str) -> None:
 def test_one_common_percentile_of_two_magnitudes(name: str, sign: int) -> None:
     """Whatever the percentile: the weights above it in both orders are those of highest score, in every layer.
 
-    Percentiles are of the survivors: what pruned weights are does not matter.
+    Percentiles are of the survivors: what pruned weights are does not matter. They are fractions of a layer's, so that
+    small layers go no sooner than large ones where all are judged together.
     """
     criterion = criterion_of(name)
     for seed in range(4):
@@ -97,7 +98,7 @@ def test_one_common_percentile_of_two_magnitudes(name: str, sign: int) -> None:
         for layer, mask in known.masks.items():
             known.theta_0[layer][~mask], known.weights[layer][~mask] = 100.0, 0.0
         scores = criterion(known)
-        sizes = set()
+        sizes, pairs = set(), []
         for layer, mask in known.masks.items():
             first, last = (sign * state[layer][mask].abs().numpy() for state in (known.theta_0, known.weights))
             mine = np.argsort(-scores[layer][mask].numpy())
@@ -105,7 +106,10 @@ def test_one_common_percentile_of_two_magnitudes(name: str, sign: int) -> None:
                 both = np.flatnonzero((first >= np.sort(first)[rank]) & (last >= np.sort(last)[rank]))
                 assert set(mine[: len(both)]) == set(both)
                 sizes.add(len(both))
+            fractions = np.minimum(*((state[:, None] >= state).mean(1) for state in (first, last)))
+            pairs += zip(scores[layer][mask].tolist(), fractions.tolist(), strict=True)
         assert len(sizes) > 5
+        assert all(after >= before for (_, before), (_, after) in pairwise(sorted(pairs)))
 
 
 def test_where_all_initial_magnitudes_are_equal_the_final_ones_decide() -> None:
