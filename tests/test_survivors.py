@@ -164,11 +164,13 @@ def test_noise_is_gaussian_of_the_layer_s_own_scale() -> None:
 
 
 def test_quantised_weights_by_hand() -> None:
-    """Of a range of ±4: one bit is ±2; two bits are ±1 and ±3; 0 has no sign and stays."""
+    """Of a range of ±4: one bit is ±2; two bits are ±1 and ±3; 0 has no sign and stays, in a layer of zeros too."""
     known = small([0.1, -1.9, 2.1, -4.0, 4.0, 0.0], [0.0] * 6)
     for bits, expected in ((1, [2, -2, 2, -2, 2, 0]), (2, [1, -1, 3, -3, 3, 0]), (3, [0.5, -1.5, 2.5, -3.5, 3.5, 0])):
         start = survivors_of("quantised", bits=bits)(known, known.masks)
         assert start["fc.weight"].flatten().tolist() == expected
+        zeros = small([0.0] * 3, [0.0] * 3)
+        assert not survivors_of("quantised", bits=bits)(zeros, zeros.masks)["fc.weight"].any()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -184,14 +186,18 @@ def test_quantised_weights_are_near_their_own(bits: int) -> None:
         assert torch.equal(torch.sign(start[layer]).double(), torch.sign(theta))
 
 
-def test_rescaled_weights_are_divided_by_the_density_of_their_layer() -> None:
-    """A layer without weights, which allow_empty permits, has none to divide."""
+@pytest.mark.parametrize(("name", "power"), [("zhou_rescaled", 1.0), ("edge_popup_scaled", 0.5)])
+def test_rescaled_weights_are_divided_by_the_density_of_their_layer(name: str, power: float) -> None:
+    """Or by its root: σ = √(2/(k·fan_in)) of a Kaiming initialisation, k the density.
+
+    A layer without weights, which allow_empty permits, has none to divide.
+    """
     known, masks = evidence(), some(0)
     masks["output.weight"][:] = False
-    start = survivors_of("zhou_rescaled")(known, masks)
+    start = survivors_of(name)(known, masks)
     for layer in ("conv.weight", "fc.weight"):
         density = sum(masks[layer].flatten().tolist()) / masks[layer].numel()
-        assert torch.allclose(start[layer], known.theta_k[layer] / density, rtol=1e-6)
+        assert torch.allclose(start[layer], known.theta_k[layer] / density**power, rtol=1e-6)
     assert bool(torch.isfinite(start["output.weight"]).all())
     again = survivors.rescaled(evidence(seed=1), masks, survivors=survivors_of("zhou_signed_constant"))
     assert float(again["fc.weight"].abs().mean()) > float(known.theta_0["fc.weight"].std())
@@ -224,15 +230,6 @@ def test_draws_are_those_of_float32() -> None:
         one, two = (survivors_of(name)(known, some(5)) for known in (single, double))
         assert all(torch.allclose(one[layer].double(), two[layer], atol=1e-6) for layer in SHAPES)
         assert draws(0)["fc.weight"].dtype == torch.float32 and two["fc.weight"].dtype == torch.float64
-
-
-def test_scaled_weights_have_the_variance_of_their_mask_s_fan_in() -> None:
-    """σ = √(2/(k·fan_in)) of a Kaiming initialisation, k the density of the layer."""
-    known, masks = evidence(), some(3)
-    start = survivors_of("edge_popup_scaled")(known, masks)
-    for layer, mask in masks.items():
-        density = float(mask.float().mean())
-        assert torch.allclose(start[layer] * density**0.5, known.theta_k[layer])
 
 
 def test_one_shot_rounds_start_from_the_dense_network_s_trained_weights() -> None:
