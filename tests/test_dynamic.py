@@ -275,6 +275,14 @@ def test_looks_of_an_early_bird() -> None:
     assert schedules.early_bird(**settings, until=1.0)[-1].step == 99
 
 
+def replacing(rule: Replacement | None) -> Pruner:
+    """A method that replaces weights by `rule`, and does nothing else."""
+    return Pruner(
+        criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
+        momentum="zero", lr="rewound", replacement=rule,
+    )  # fmt: skip
+
+
 def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
     """In proportion as far as there is room, exact in sum; a dense layer stays, and no score anywhere is no error."""
 
@@ -285,11 +293,7 @@ def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
         }
 
     def counts(*values: float) -> list[int]:
-        pruner = Pruner(
-            criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
-            momentum="zero", lr="rewound",
-            replacement=Replacement(drop=scores(0.0, 0.0, 0.0, 0.0), grow=scores(*values), redistribute=True),
-        )  # fmt: skip
+        pruner = replacing(Replacement(drop=scores(0.0, 0.0, 0.0, 0.0), grow=scores(*values), redistribute=True))
         masks = {name: torch.arange(100) < size for name, size in zip("abcd", (40, 60, 90, 100), strict=True)}
         new = pruner.replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)
         return [int(mask.sum()) for mask in new.values()]
@@ -303,11 +307,7 @@ def test_what_a_full_layer_cannot_take_grows_elsewhere() -> None:
 
 def test_replacements_at_random_are_uniform() -> None:
     """SET: every free place is as likely to grow, in 2,000 replacements of 3 of 12 weights of 40."""
-    pruner = Pruner(
-        criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
-        momentum="zero", lr="rewound",
-        replacement=Replacement(drop=criteria.final_magnitude, grow=criteria.random, redistribute=False),
-    )  # fmt: skip
+    pruner = replacing(Replacement(drop=criteria.final_magnitude, grow=criteria.random, redistribute=False))
     mask = torch.zeros(4, 10, dtype=torch.bool)
     mask.view(-1)[:12] = True
     weights = {"w": torch.arange(40.0, 0, -1).view(4, 10)}
@@ -324,15 +324,29 @@ def test_replacements_at_random_are_uniform() -> None:
 
 
 def test_replacing_without_saying_how_is_one_line(tmp_path: Path) -> None:
-    pruner = Pruner(
-        criterion=criteria.random, allocation=lambda *_: {}, survivors=survivors.rewound, filler=fillers.zero,
-        momentum="zero", lr="rewound",
-    )  # fmt: skip
     with pytest.raises(LtlError, match=r"pruner\.replacement=null is not possible.*pruner=rigl"):  # before it trains
         build.experiment(composed(*SMALL, *SGD, "pruner=rigl", "~pruner.replacement"), tmp_path, hardware_number=0)
     masks = dense({"w": torch.ones(2, 2)})
     with pytest.raises(LtlError, match=r"pruner\.replacement=null is not possible"):
-        pruner.replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)
+        replacing(None).replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 0.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_of_a_replacement_that_are_no_numbers_are_refused(value: float) -> None:
+    """Of kept weights where they are to drop; wherever they are to grow, for what is dropped may grow again."""
+    masks = {"w": torch.tensor([[True, False]])}
+
+    def replaced_by(drop: list[float], grow: list[float]) -> list[list[bool]]:
+        rule = Replacement(lambda _: {"w": torch.tensor([drop])}, lambda _: {"w": torch.tensor([grow])}, False)
+        new = replacing(rule).replace(Evidence({}, {}, {}, masks, generator("mask", 0), lambda _: {}), 1.0)
+        return new["w"].tolist()  # type: ignore[no-any-return]
+
+    assert replaced_by([1.0, value], [1.0, 2.0]) == [[False, True]]
+    with pytest.raises(LtlError, match=r"^pruner\.replacement\.drop gives scores of w that are no finite numbers"):
+        replaced_by([value, 1.0], [1.0, 2.0])
+    for grow in ([value, 2.0], [1.0, value]):
+        with pytest.raises(LtlError, match=r"^pruner\.replacement\.grow gives scores of w that are no finite numbers"):
+            replaced_by([1.0, 1.0], grow)
 
 
 def test_schedules_before_and_within_a_round() -> None:
@@ -364,6 +378,8 @@ def test_schedules_before_and_within_a_round() -> None:
     assert [event.target.density for event in half[:6]] == pytest.approx(
         [0.5] + [0.25 + 0.25 * (1 - t) ** 3 for t in (0.2, 0.4, 0.6, 0.8, 1.0)]
     )
+    flat = schedules.gradual(**settings, start=0.25, begin=0.25, end=0.75, prunings=5)[:6]
+    assert [event.target.density for event in flat] == pytest.approx([0.25] * 6)
     with pytest.raises(LtlError, match=r"^pruner\.schedule\.start=0\.2 is below the density 0\.25 of the first round"):
         schedules.gradual(**settings, start=0.2, begin=0.25, end=0.75, prunings=5)
 
@@ -376,6 +392,8 @@ def test_schedules_before_and_within_a_round() -> None:
     assert [event.target.rate for event in first[1:]] == pytest.approx(
         [0.15 * (1 + math.cos(math.pi * step / 75)) for step in (30, 45, 60)]
     )
+    late = schedules.dynamic(**{**settings, "rewind_step": 30}, every=15, until=0.75, fraction=0.3)
+    assert [event.step for event in late] == [30, 45, 60] * 2  # nothing is replaced before it has been trained
 
 
 @pytest.mark.parametrize(
