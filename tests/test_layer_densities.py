@@ -80,7 +80,7 @@ def test_counts_are_exact_and_masks_only_shrink(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(ALL))
 def test_no_layer_is_emptied_unless_allowed(name: str) -> None:
-    """Down to one weight in each layer; one less is refused in one line."""
+    """Down to one weight in each layer; one less is refused in one line. One that is empty already stays so."""
     strict, free = ALL[name], partial(ALL[name], allow_empty=True)  # type: ignore[call-arg]
     if "output_density" in strict.keywords:  # type: ignore[attr-defined]
         strict, free = (partial(one, output_density=0) for one in (strict, free))  # type: ignore[call-arg]
@@ -93,6 +93,9 @@ def test_no_layer_is_emptied_unless_allowed(name: str) -> None:
     ):
         strict(draws(0), dense(draws(0)), Target(density=(outside + layers - 1) / 134))
     assert kept(free(draws(0), dense(draws(0)), Target(density=outside / 134))) == outside
+    without = {**dense(draws(0)), "fc.weight": torch.zeros(SHAPES["fc.weight"], dtype=torch.bool)}
+    left = strict(draws(0), without, Target(density=0.5))
+    assert (counts(left)["fc.weight"], kept(left)) == (0, 67)
 
 
 @pytest.mark.parametrize(("dense_first", "dense_last"), [(False, False), (True, False), (False, True), (True, True)])
@@ -203,6 +206,15 @@ def test_surplus_is_handed_on_wherever_it_arises() -> None:
     expected = handed_on([200, 200, 200, 100], [200, 12, 200, 100], 220, Fraction(3, 10), 0)
     assert [round(float(count)) for count in expected] == [100, 12, 78, 30]
     assert list(counts(new).values()) == [100, 12, 78, 30]
+    masks["output"].view(-1)[20:] = False
+    assert list(counts(of(shapes, SMART, Target(density=216 / 700), masks)).values()) == [103, 12, 81, 20]
+
+
+def test_smart_ratios_count_excluded_layers_as_depth() -> None:
+    """(4² + 4) : (2² + 2) for the first and the third of four, also where the second stays as it is."""
+    shapes = {"a": (10, 20), "b": (10, 20), "c": (10, 20), "output": (10, 10)}
+    new = of(shapes, partial(SMART, exclude=["b"]), Target(density=360 / 700))
+    assert list(counts(new).values()) == [100, 200, 30, 30]
 
 
 def test_an_output_that_is_too_dense_is_refused() -> None:
