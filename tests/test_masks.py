@@ -144,7 +144,10 @@ def test_shuffled_masks_keep_the_count_of_every_layer() -> None:
 def test_a_shuffle_that_keeps_counts_keeps_them_for_each_input_or_unit_and_nothing_else(
     counts: Literal["inputs", "units"], axis: int
 ) -> None:
-    """Of linear layers and of convolutions, whose kernels are mixed with the other side; every place is as likely."""
+    """Of linear layers and of convolutions, whose kernels are mixed with the other side; every place is as likely.
+
+    Each line is permuted by itself: lines that were alike are so no more.
+    """
     masks = {"a": random_mask((10, 20), 0), "b": random_mask((6, 4, 3, 3), 1)}
     masks["a"][:, 3], masks["a"][2] = False, True
     new = shuffled_keeping(masks, torch.Generator().manual_seed(5), counts)
@@ -156,6 +159,9 @@ def test_a_shuffle_that_keeps_counts_keeps_them_for_each_input_or_unit_and_nothi
         across = tuple(number for number in range(mask.dim()) if number != 1 - axis)
         assert not np.array_equal(mask.numpy().sum(across), new[name].numpy().sum(across))
     source = torch.Generator().manual_seed(0)
+    alike = (torch.arange(30) < 15).expand(20, 30)
+    alike = alike.T if axis else alike
+    assert shuffled_keeping({"a": alike}, source, counts)["a"].unique(dim=axis).shape == alike.shape
     corner = torch.zeros(4, 5, dtype=torch.bool)
     corner[0, 0] = True
     drawn = sum(shuffled_keeping({"a": corner}, source, counts)["a"].int() for _ in range(2000))
