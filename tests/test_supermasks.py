@@ -175,6 +175,7 @@ def test_one_threshold_over_all_layers_gives_each_its_share(values: str, allow_e
         target = Target(density=count / len(flat))
         pruned = global_pool(named, masks, target, exclude=[], allow_empty=allow_empty)
         assert [int(mask.sum()) for mask in pruned.values()] == expected
+        assert shares(scores, 0, allow_empty=allow_empty) == [0] * len(shapes)
     assert (emptied > 0) == allow_empty
 
 
@@ -234,6 +235,8 @@ def test_what_is_found(name: str) -> None:
         assert torch.equal(found.mask, torch.sigmoid(given["scores"]) > 0.5)
         assert found.probability is not None
         assert torch.allclose(found.probability, torch.sigmoid(given["scores"]))
+        even = ESTIMATORS[name].found(given["theta"], torch.zeros_like(given["scores"]), wanted)
+        assert not even.mask.any()  # as likely dropped as kept
     else:
         assert sizes == wanted
         assert found.probability is None
