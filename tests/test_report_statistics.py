@@ -97,5 +97,12 @@ def test_one_censored_draw_leaves_its_trial_out(tmp_path: Path) -> None:
     assert set(by_trial(rows, "ticket", 1, log_step)) == {"theta-0", "theta-1", "theta-2"}
 
 
+def test_a_step_of_0_has_no_logarithm(tmp_path: Path) -> None:
+    """That of a network which is evaluated and not trained."""
+    row = make_rows(tmp_path, trials=1, rounds=0)[0]
+    assert log_step(row) == math.log(row.early_stop_step or 0)
+    assert log_step(replace(row, early_stop_step=0)) is None
+
+
 def test_pairs_are_formed_by_trial_not_by_position() -> None:
     assert paired({"a": 3.0, "b": 5.0}, {"b": 1.0, "c": 9.0}) == [4.0]
