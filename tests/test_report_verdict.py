@@ -1,9 +1,11 @@
 """Each verdict word is given for rows that deserve it and withheld from rows that must fail it."""
 
+import math
 from pathlib import Path
 
 import pytest
 from report_rows import flat, make_rows
+from scipy import stats
 
 from ltl.report.load import RoundRow
 from ltl.report.verdict import against_controls, all_matching, matching, smallest, too_small
@@ -56,6 +58,11 @@ def test_trials_missing_in_a_round_are_not_counted(tmp_path: Path) -> None:
     assert matching(rows, 2, margin=MARGIN).words() == "not judged (n = 2)"
 
 
+def test_a_censored_step_of_a_trial_without_a_partner_hinders_no_verdict(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, trials=4, censored=lambda arm, trial, round: (trial, round) == (3, 0))
+    assert only([row for row in rows if row.round == 0 or row.trial < 3]) == "matching"
+
+
 @pytest.mark.parametrize("round_censored", [0, 1])
 def test_a_censored_early_stop_enters_no_claim_about_speed(tmp_path: Path, round_censored: int) -> None:
     rows = make_rows(
@@ -99,8 +106,18 @@ def test_ticket_above_and_below_its_controls(tmp_path: Path) -> None:
 
 
 def test_equal_arms_show_no_difference(tmp_path: Path) -> None:
+    """Ticket − control, and log of control steps / ticket steps, with the intervals of paired tests at 95%."""
     rows = make_rows(tmp_path, gains={"ticket": flat(0), "reinit": flat(0)}, noise=0.001)
-    assert {contrast.accuracy_word for contrast in against_controls(rows)} == {"no difference shown"}
+    contrasts = against_controls(rows)
+    assert {contrast.accuracy_word for contrast in contrasts} == {"no difference shown"}
+    assert [contrast.density for contrast in contrasts] == pytest.approx([0.8**turn for turn in range(1, 11)])
+    ticket, control = ([row for row in rows if (row.arm, row.round) == (arm, 3)] for arm in ("ticket", "reinit"))
+    for found, sides in (
+        (contrasts[2].accuracy, [[row.early_stop_test_accuracy for row in side] for side in (ticket, control)]),
+        (contrasts[2].speed, [[math.log(row.early_stop_step or 0) for row in side] for side in (control, ticket)]),
+    ):
+        ends = stats.ttest_rel(*sides).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6)
 
 
 def test_holm_takes_back_a_difference_that_alone_would_count(tmp_path: Path) -> None:
@@ -118,13 +135,24 @@ def test_controls_of_two_trials_are_not_judged(tmp_path: Path) -> None:
     assert {contrast.accuracy_word for contrast in against_controls(rows)} == {"not judged"}
 
 
-def test_speed_against_a_censored_control_is_not_judged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["ticket", "reinit"])
+def test_speed_is_not_judged_where_a_step_of_ticket_or_control_is_censored(tmp_path: Path, side: str) -> None:
     rows = make_rows(
         tmp_path,
         gains={"ticket": flat(0.01), "reinit": flat(-0.05)},
-        censored=lambda arm, trial, round: arm == "reinit" and trial == 0,
+        censored=lambda arm, trial, round: arm == side and trial == 0,
     )
     assert {(c.accuracy_word, c.speed_word) for c in against_controls(rows)} == {("above", "not judged")}
+
+
+def test_speeds_that_are_not_judged_are_none_of_the_tests_that_holm_corrects(tmp_path: Path) -> None:
+    rows = make_rows(
+        tmp_path,
+        gains=dict.fromkeys(("ticket", "reinit", "random_mask"), flat(0.0)),
+        censored=lambda arm, trial, round: arm == "reinit" and trial == 0,
+    )
+    alone = against_controls([row for row in rows if row.arm != "reinit"])
+    assert [one.p_speed for one in against_controls(rows)] == [1.0] * len(alone) + [one.p_speed for one in alone]
 
 
 def test_a_small_test_set_carries_no_verdict() -> None:
