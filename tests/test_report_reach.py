@@ -122,6 +122,13 @@ def test_differences_are_of_welch_and_where_initialisations_are_shared_of_pairs(
     assert 100 * wide.dense.mean == pytest.approx(98.5)  # its own, which is not what is to be matched
 
 
+@pytest.mark.parametrize("strict", [1, 2])
+def test_the_narrower_margin_of_both_sides_counts(tmp_path: Path, strict: int) -> None:
+    """The lower bound is 0.137 pp below the dense network: within 0.2 pp, and not within 0.1."""
+    own = {strict: {"report": {"margin": 0.001}}}
+    assert judged(sweep(tmp_path, {1: FAILING, 2: MATCHING}, config=own)).answer == "undecided (at 2)"
+
+
 def test_the_density_is_chosen_by_validation_and_not_by_test(tmp_path: Path) -> None:
     runs = sweep(tmp_path, {1: FAILING, 2: MATCHING})
     assert [step.density for step in judged(runs).steps] == pytest.approx([0.64, 0.64])
@@ -152,6 +159,7 @@ def test_the_quantity_and_the_arm_are_those_named(tmp_path: Path, quantity: str,
 
 def test_what_cannot_be_judged_says_why(tmp_path: Path) -> None:
     few = judged(sweep(tmp_path / "few", {1: FAILING, 2: MATCHING}, trials=2))
+    assert [step.trials for step in few.steps] == ["2 pairs", "2 and 2 (Welch)"]
     assert (few.steps[1].words(), few.answer) == ("not judged (n = 2)", "not judged (at 2)")
     small = judged(sweep(tmp_path / "small", {1: FAILING, 2: MATCHING}, test_images=360))
     assert small.steps[1].words() == "no verdict (a test set of 360 images is too small)"
