@@ -97,6 +97,16 @@ def test_one_censored_draw_leaves_its_trial_out(tmp_path: Path) -> None:
     assert set(by_trial(rows, "ticket", 1, log_step)) == {"theta-0", "theta-1", "theta-2"}
 
 
+def test_a_density_is_the_search_s_or_the_arm_s_own(tmp_path: Path) -> None:
+    """A search that has no row of the round leaves those of the arm, and not of others."""
+    rows = make_rows(tmp_path, trials=2, rounds=1, gains=dict.fromkeys(("ticket", "reinit", "small_dense"), flat(0)))
+    rows = [replace(row, density=1.0) if row.arm == "small_dense" else row for row in rows]
+    assert statistics.density_at(rows, 1, "small_dense") == pytest.approx(0.8)
+    without = [row for row in rows if row.arm != "ticket"]
+    assert statistics.density_at(without, 1, "small_dense") == 1
+    assert statistics.density_at(without, 1, "reinit") == pytest.approx(0.8)
+
+
 def test_a_step_of_0_has_no_logarithm(tmp_path: Path) -> None:
     """That of a network which is evaluated and not trained."""
     row = make_rows(tmp_path, trials=1, rounds=0)[0]
