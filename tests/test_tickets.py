@@ -82,6 +82,17 @@ def test_round_trip_is_exact(path: Path) -> None:
     assert read.metadata.keys() - ticket.metadata.keys() == {"format", "sha256"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_1_and_minus_1_are_bits_and_come_back_as_they_were(path: Path, dtype: torch.dtype) -> None:
+    """Bits say nothing of a type, so those of another one stay numbers."""
+    weight = make().state["output.weight"].sign().to(dtype)
+    tickets.save(make(state=make().state | {"output.weight": weight}, fills={}), path)
+    read = tickets.load(path).state["output.weight"]
+    assert read.dtype == dtype and torch.equal(read, weight)
+    with safe_open(path, "pt") as file:
+        assert ("sign/output.weight" in file.keys()) == (dtype == torch.float32)  # noqa: SIM118
+
+
 def test_file_is_plain_safetensors_with_one_bit_a_weight(path: Path) -> None:
     with safe_open(path, "pt") as file:
         bits = file.get_tensor("mask/conv.weight")
