@@ -1,19 +1,24 @@
 """Scores of several networks in training: one threshold over all layers of each, step by step, by the equation."""
 
 from functools import partial
+from itertools import combinations
 from pathlib import Path
+from statistics import stdev
 
 import numpy as np
 import pytest
 import torch
 from conftest import composed
+from test_pruning import SHAPES, draws
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ltl import build
+from ltl.callbacks import supermask
 from ltl.errors import LtlError
 from ltl.masks import Tensors, prunable
 from ltl.models.stack import Stack
+from ltl.pruning import schedules
 from ltl.supermasks import Bernoulli, Binary, EdgePopup, Estimator
 from ltl.training.scoring import Pool, ScoredWeight, Scores, Scoring
 
@@ -113,6 +118,27 @@ def effective(theta: Tensor, mask: Tensor, estimator: Estimator) -> Tensor:
     if isinstance(estimator, EdgePopup):
         return theta * mask
     return (theta * mask).abs().sum() / mask.sum().clamp(min=1) * mask * torch.sign(theta)
+
+
+def test_scores_are_drawn_anew_in_every_trial_and_round() -> None:
+    """No score of one is that of another, whatever the density."""
+    pruner = build._pruner(composed("pruner=edge_popup").pruner)
+    events = schedules.at_init(rounds=2, rate=0.5, length=1, rewind_step=0, prunings=1)
+    fresh = []
+    for seed, turn in ((0, 1), (0, 2), (1, 1)):
+        member = supermask.Supermask(
+            pruner=pruner, scoring=scoring(EdgePopup()), events=events, turn=turn, seed=seed, initialise=lambda _: {}
+        )
+        member.begin(draws(0), list(SHAPES))
+        fresh.append(torch.cat([scores.flatten() for scores in member.fresh.values()]))
+    assert not any(bool((one == other).any()) for one, other in combinations(fresh, 2))
+
+
+def test_accuracies_of_drawn_masks_have_their_mean_and_the_deviation_of_a_sample() -> None:
+    assert supermask._mean_and_deviation([0.25, 0.5]) == {
+        "sampled_test_accuracy": 0.375,
+        "sampled_test_accuracy_sd": pytest.approx(stdev([0.25, 0.5])),
+    }
 
 
 @pytest.mark.parametrize(
