@@ -300,6 +300,9 @@ def test_an_interval_that_meets_the_band_only_in_part_is_undecided() -> None:
     assert judge(Interval(1.0, 0.8, 1.2, 5), 0.5, 0.2, signed=False) == "not reproduced"
     assert judge(Interval(0.5, 0.4, 0.6, 5), 0.5, 0.2, signed=True) == "reproduced"
     assert judge(Interval(-0.5, -0.6, -0.4, 5), -0.5, 0.2, signed=True) == "reproduced"
+    for sign in (1, -1):  # no side of 0 is shown to be the wrong one
+        ends = sorted((-0.6 * sign, 0.2 * sign))
+        assert judge(Interval(-0.2 * sign, *ends, 5), 0.5 * sign, 2.0, signed=True) == "undecided"
     assert judge(Interval(1.0, -math.inf, math.inf, 1), 0.5, 0.2, signed=False) == "undecided"
 
 
