@@ -16,7 +16,7 @@ from conftest import TIME_COLUMNS, train_in
 from torch import nn
 
 from ltl import fit, resume
-from ltl.callbacks import PruneRewind
+from ltl.callbacks import PruneRewind, record
 from ltl.callbacks.checkpoint import CheckedCheckpointIO
 from ltl.errors import Diverged, Stopped
 from ltl.experiment import Experiment
@@ -316,7 +316,9 @@ def test_controls_keep_what_they_say(launch: Launch) -> None:
             moved = table["shuffled_weights", draw, turn]
             assert moved["mask_sha256"] == ticket["mask_sha256"]
             assert moved["init_sha256"] not in {ticket["init_sha256"], reinit["init_sha256"]}
-        assert table["reinit", "0", turn]["init_sha256"] != table["reinit", "1", turn]["init_sha256"]
+        for arm in arms.split(","):  # each draw is another one
+            drawn = [(table[arm, draw, turn]["init_sha256"], table[arm, draw, turn]["mask_sha256"]) for draw in "01"]
+            assert drawn[0] != drawn[1]
 
 
 def test_early_stopping_looks_at_validation_alone(launch: Launch) -> None:
@@ -340,6 +342,16 @@ def test_early_stopping_looks_at_validation_alone(launch: Launch) -> None:
         assert float(row["best_test_accuracy"]) == best
         apart += lowest is not mine[-1] and float(lowest["test_accuracy"]) < best
     assert apart > 0
+
+
+def test_of_equal_losses_the_first_stops_and_the_last_twentieth_is_censored() -> None:
+    """As those of a dead network are."""
+    curve = [
+        {"step": step, "val_loss": loss, "test_accuracy": step / 100} for step, loss in ((90, 2), (95, 1), (96, 1))
+    ]
+    names = ("early_stop_step", "early_stop_censored", "early_stop_test_accuracy")
+    assert record._early_stop(curve, 100) == dict(zip(names, (95, 0, 0.95), strict=True))
+    assert record._early_stop(curve[2:], 100) == dict(zip(names, (96, 1, 0.96), strict=True))
 
 
 @pytest.mark.parametrize("pruner", ["gradual", "multi_prize_gradual", "rigl"])
