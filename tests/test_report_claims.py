@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import Curve, flat, make_run
+from report_rows import Curve, flat, make_rows, make_run
 
 from ltl.errors import LtlError
 from ltl.report import comparison
 from ltl.report.claims import claim_of, compare, not_comparable
 from ltl.report.comparison import Comparison, judge
 from ltl.report.load import load
+from ltl.report.quantities import below_dense
 from ltl.report.statistics import Interval
 
 SETTING = {"dataset.name": "mnist", "length": "50000it", "optimizer.lr": 0.0012}
@@ -156,6 +157,11 @@ def test_a_censored_step_of_none_of_both_sides_is_no_hindrance(tmp_path: Path) -
     assert word(("ticket", 0), **dense) == word(("reinit", 7), **dense) == "not judged"
 
 
+def test_a_gain_over_reinitialised_masks_is_that_of_the_arm_named(tmp_path: Path) -> None:
+    published = figure("accuracy_gain_over_reinit", 1.0, "pp", arm="random_mask")
+    assert judged(tmp_path, published, gains=gains(0.02, random_mask=0.0, reinit=-0.01)).word == "reproduced"
+
+
 def test_a_missing_control_is_not_measured(tmp_path: Path) -> None:
     assert judged(tmp_path, figure("accuracy_gain_over_reinit", 0.5, "pp")).word == "not measured"
 
@@ -277,6 +283,12 @@ def test_where_reinitialised_masks_fall_below_dense(tmp_path: Path, first: int, 
 def test_a_control_that_never_falls_does_not_reproduce_its_fall(tmp_path: Path) -> None:
     result = judged(tmp_path, ONSET, gains=falling(11), rounds=7)
     assert result.words() == "undecided (not below dense in the last round in 5 trials)"
+
+
+def test_equal_accuracy_is_not_below_dense(tmp_path: Path) -> None:
+    rows = [replace(row, early_stop_test_accuracy=0.98) for row in make_rows(tmp_path, rounds=3, gains=falling(1))]
+    onsets, bounded = below_dense(rows, "reinit")
+    assert bounded == len(onsets) == 5
 
 
 def test_rounds_that_end_too_early_measure_no_onset(tmp_path: Path) -> None:
