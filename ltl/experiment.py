@@ -129,7 +129,7 @@ class Experiment:
         self.pruner.check(events)
         for event in events[:1]:
             scores = {name: torch.arange(mask.numel()).float().view_as(mask) for name, mask in masks.items()}
-            self.pruner.allocation(scores, masks, event.target)
+            self.pruner.allocate(scores, masks, event.target)
         if self.scoring:
             if self.rewind_step:
                 raise LtlError(

@@ -219,12 +219,15 @@ def test_weights_that_are_no_numbers_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("own", "says"),
     [
-        (lambda evidence: {}, r"^pruner\.criterion: scores of \S+ are absent, and its mask is \(\d"),
+        (lambda evidence: {}, r"^pruner\.criterion: \S+ is absent, and is to fit bool \(\d"),
         (
             lambda evidence: {name: mask.float().flatten() for name, mask in evidence.masks.items()},
-            r"^pruner\.criterion: scores of \S+ are \(\d+,\), and its mask is \(\d+, ",
+            r"^pruner\.criterion: \S+ is float32 \(\d+,\), and is to fit bool \(\d+, ",
         ),
-        (lambda evidence: {**evidence.weights, "other": torch.zeros(2)}, r"^pruner\.criterion: scores of \S+ are \(\d"),
+        (
+            lambda evidence: {**evidence.weights, "other": torch.zeros(2)},
+            r"^pruner\.criterion: \S+ is float32 \(\d.*\), and is to fit no tensor",
+        ),
     ],
 )
 def test_scores_of_an_own_criterion_that_do_not_fit_the_masks_are_one_line(own: Criterion, says: str) -> None:

@@ -67,7 +67,7 @@ class Supermask:
             initial = theta_0[name]
             scores = self.scoring.estimator.fresh(initial, count / initial.numel(), source)
             self.fresh[name] = scores.to(initial.dtype)
-        theta = self.pruner.survivors(evidence, layers)
+        theta = self.pruner.survive(evidence, layers)
         self.start = Start("ticket", 0, self.turn, masks, theta, {}, 0, self.scoring.length)
 
     def counts(self, step: int) -> dict[str, int]:

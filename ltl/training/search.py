@@ -66,9 +66,11 @@ class Search:
         self.theta_0, self.init_sha256 = theta_0, tensors_sha256(theta_0)
 
     def begin(self, names: Sequence[str]) -> None:
-        """Start from the dense network, whose prunable weights are `names`."""
+        """Start from the dense network, whose prunable weights are `names`; LtlError if the method cannot."""
         masks = dense({name: self.theta_0[name] for name in names})
         self.start = Start("ticket", 0, 0, masks, self.theta_0, {}, 0, 0)
+        if self.events:
+            self.pruner.try_out(self._evidence(self.theta_0, self.start))
 
     def prune_in_place(self, position: Position, now: Tensors) -> bool:
         """Prune at the events of this very step and go on with the weights `now`; return whether there were any."""
@@ -100,7 +102,7 @@ class Search:
             start, self.drawn = replace(start, masks=dense(start.masks)), []
 
         def survivors(masks: Masks) -> Tensors:
-            return self.pruner.survivors(self._evidence(seen, start, *end, len(self.events)), masks)
+            return self.pruner.survive(self._evidence(seen, start, *end, len(self.events)), masks)
 
         theta = survivors(start.masks)
         pruned = self._pruned(replace(start, round=start.round + 1, theta=theta, step=first), begin, theta)
@@ -186,6 +188,6 @@ class Search:
 
     def _filled(self, start: Start, weights: Tensors) -> Start:
         """Return `start` with the filler's tensors, of the layers where any pruned entry is not 0."""
-        fills = self.pruner.filler(self._evidence(weights, start), start.masks)
+        fills = self.pruner.fill(self._evidence(weights, start), start.masks)
         nonzero = {name: fills[name] for name, mask in start.masks.items() if bool((fills[name][~mask] != 0).any())}
         return replace(start, fills=nonzero)
