@@ -206,13 +206,18 @@ def _instantiate(cfg: DictConfig, key: str, *given: str, **offered: Any) -> "par
     except HydraException as error:
         if isinstance(error.__cause__, LtlError):  # from a part of this one, such as a ticket that is read
             raise error.__cause__ from None
-        raise LtlError(f"{key}._target_={target} is not possible: nothing of this name can be imported.") from None
+        cause = getattr(error.__cause__, "__cause__", None) or error  # of the module that is imported
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())
+        raise LtlError(
+            f"{key}._target_={target} is not possible: nothing of this name can be imported and called ({reason})."
+        ) from None
     takes = inspect.signature(made.func)
     keywords = {name: value for name, value in offered.items() if name in takes.parameters} | made.keywords
     try:
         takes.bind(**dict.fromkeys(given), **keywords)
     except TypeError as error:
-        raise LtlError(f"{key}: {target} {error}; see {key} in `--cfg job`.") from None
+        names = " and ".join((*given, f"the keys of {key}"))
+        raise LtlError(f"{key}: {target} {error}; it is called with {names} (see `--cfg job`).") from None
     made = partial(made.func, **keywords)  # Hydra's own would copy the configuration at every call
     return made if factor == 1 else scaled(made, factor)
 

@@ -228,7 +228,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         (["~model.dropout"], "model: ltl.models.lenet.LeNet missing a required argument: 'dropout'"),
         (
             ["optimizer._target_=torch.optim.Gone"],
-            "optimizer._target_=torch.optim.Gone is not possible: nothing of this",
+            "optimizer._target_=torch.optim.Gone is not possible: nothing of this name can be imported and called",
         ),
         (
             ["lr_schedule=cosine", "lr_schedule.warmup=500it"],
