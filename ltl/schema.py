@@ -285,6 +285,8 @@ def _check_one(key: str, value: Any) -> None:
     if allowed is None and _allowed(key.rpartition(".")[0]) is not None:  # a section stands where a value should be
         key, _, name = key.rpartition(".")
         allowed, value = _allowed(key), {name: value}
+    if allowed is None and f"{key}." in _FREE and key not in ("claim", "logger"):
+        allowed = _PART
     if allowed is not None:
         _check_value(key, value, allowed)
     if allowed is None and not key.startswith(_FREE) and key not in ("claim", "control", "logger"):

@@ -402,3 +402,13 @@ def test_a_model_of_the_users_own_takes_what_it_likes() -> None:
     schema.check(composed("+model.depth=3", "model._target_=mine.Net", "model.widths=12"))
     with pytest.raises(LtlError, match=r"model\.widths=12"):
         schema.check(composed("model.widths=12"))
+
+
+@pytest.mark.parametrize("key", ["pruner.criterion", "optimizer", "pruner.scores.estimator"])
+def test_a_name_where_a_part_should_be_is_told_what_a_part_is(key: str) -> None:
+    """As `criterion: mine.relative_movement` in a file, where `_target_` is forgotten."""
+    cfg = composed("pruner=edge_popup")
+    OmegaConf.update(cfg, key, "mine.part", merge=False)
+    with pytest.raises(LtlError) as error:
+        schema.check(cfg)
+    assert f"{key}=mine.part is not possible: it must be a part of its own, such as {{_target_: …" in str(error.value)
