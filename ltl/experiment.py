@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -21,6 +20,7 @@ from ltl.datasets.dataset import Dataset
 from ltl.errors import LtlError
 from ltl.hardware import Hardware
 from ltl.masks import Tensors, kept, prunable
+from ltl.models.form import check_form
 from ltl.models.initialisers import WeightInit, initialise
 from ltl.models.paths import live
 from ltl.models.scaling import smaller
@@ -119,12 +119,12 @@ class Experiment:
     scoring: Scoring | None  # of supermasks: round 0 alone is then a search
 
     def check(self) -> None:
-        """Build the network without allocating it and prune once; LtlError for what does not fit together."""
+        """Build the network without drawing it and prune once; LtlError for what does not fit together."""
         self._check_tickets()
         network = self._skeleton()
+        check_form(network, **self._shape())
         masks = {name: torch.ones(network.get_parameter(name).shape, dtype=torch.bool) for name in prunable(network)}
-        with suppress(RuntimeError):  # of a tensor that is no parameter, and so has no values here
-            live(network, self.dataset.input_shape, masks)
+        live(network, self.dataset.input_shape, masks)
         events = [] if self.tickets else self._events()
         self.pruner.check(events)
         for event in events[:1]:

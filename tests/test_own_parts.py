@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
 
+from ltl import build
 from ltl.errors import LtlError
 from ltl.masks import Tensors, dense
+from ltl.models.form import check_form
 from ltl.pruning import criteria, fillers, survivors
 from ltl.pruning.allocation import Target, global_pool
 from ltl.pruning.evidence import Evidence
@@ -114,3 +119,68 @@ def test_masks_of_an_allocation_are_checked(allocation: Callable[..., Any], word
         replace(IMP, allocation=allocation).allocate({"w": torch.rand(4, 3)}, masks, Target(rate=0.2))
     assert "pruner.allocation" in str(told.value)
     assert words in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "words"),
+    [
+        ("def f(evidence)\n", "own_a.f", "(SyntaxError: expected ':' (own_a.py, line 1))."),
+        ("import not_installed\n", "own_b.f", "(ModuleNotFoundError: No module named 'not_installed')."),
+        ("f = 3\n", "own_c.f", "(InstantiationException: Expected a callable target, got '3' of type 'int'"),
+        (
+            "def f(given): ...\n",
+            "own_d.f",
+            "missing a required argument: 'given'; it is called with evidence and the keys",
+        ),
+    ],
+)
+def test_why_a_function_cannot_be_called_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, target: str, words: str
+) -> None:
+    (tmp_path / f"{target.partition('.')[0]}.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LtlError) as told:
+        build._instantiate(OmegaConf.create({"_target_": target}), "pruner.criterion", "evidence")
+    assert words in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+class Net(nn.Module):
+    """Two layers, and what a test makes of the second one's outputs."""
+
+    def __init__(self, last: Callable[[torch.Tensor], Any] = lambda outputs: outputs) -> None:
+        super().__init__()
+        self.first, self.output, self.last = nn.Linear(12, 5), nn.Linear(5, 4), last
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return self.last(self.output(self.first(inputs.flatten(1)).relu()))
+
+
+def tied() -> nn.Module:
+    network = Net()
+    network.last = nn.Linear(5, 4)
+    network.last.weight = network.output.weight
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Net(lambda outputs: outputs[:, :3]), "Net makes (2, 3), and must make logits of the shape (2, 4)."),
+        (lambda: Net(lambda outputs: outputs.unsqueeze(1)), "of inputs (2, 3, 4) Net makes (2, 1, 4)"),
+        (lambda: Net(lambda outputs: (outputs, 1)), "makes tuple"),
+        (lambda: nn.Flatten(), "Flatten has no linear or convolution layer to prune."),
+        (tied, "last.weight is tied to another weight or parametrised: give each layer"),
+        (lambda: "net", "model: its function returns str, and must return a torch.nn.Module."),
+    ],
+)
+def test_a_network_that_cannot_be_pruned_or_trained_is_refused(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(LtlError) as told:
+        check_form(make(), (3, 4), 4)
+    assert words in str(told.value)
+
+
+def test_a_network_that_can_is_let_through_from_the_meta_device() -> None:
+    with torch.device("meta"):
+        network = Net()
+    check_form(network, (3, 4), 4)
