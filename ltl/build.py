@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from ltl import lengths, schema
-from ltl.datasets.dataset import Dataset
+from ltl.datasets.dataset import Dataset, checked
 from ltl.errors import LtlError
 from ltl.experiment import Experiment
 from ltl.hardware import Hardware
@@ -136,7 +136,7 @@ def _data(cfg: DictConfig) -> tuple[Dataset, Dataset]:
     """Return the data as they are and as the search sees them."""
     device = _device(cfg.hardware.accelerator)
     load = _instantiate(cfg.dataset, "dataset", "split_generator")
-    clean = load(split_generator=generator("order", 0, "split"))
+    clean = checked(load(split_generator=generator("order", 0, "split")))
     corrupt = _instantiate(cfg.corruption, "corruption", "dataset", "generator")
     corrupted = corrupt(clean, generator=generator("order", 0, "corruption"))
     kinds = [clean] if corrupted is clean else [clean, corrupted]

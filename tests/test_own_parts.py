@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ltl import build
+from ltl.datasets.dataset import Dataset, Split, checked
 from ltl.errors import LtlError
 from ltl.masks import Tensors, dense
 from ltl.models.form import check_form
@@ -166,7 +167,7 @@ def tied() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Net(lambda outputs: outputs[:, :3]), "Net makes (2, 3), and must make logits of the shape (2, 4)."),
+        (lambda: Net(lambda outputs: outputs[:, :3]), "Net makes (2, 3), and must make logits (2, 4)."),
         (lambda: Net(lambda outputs: outputs.unsqueeze(1)), "of inputs (2, 3, 4) Net makes (2, 1, 4)"),
         (lambda: Net(lambda outputs: (outputs, 1)), "makes tuple"),
         (lambda: nn.Flatten(), "Flatten has no linear or convolution layer to prune."),
@@ -184,3 +185,47 @@ def test_a_network_that_can_is_let_through_from_the_meta_device() -> None:
     with torch.device("meta"):
         network = Net()
     check_form(network, (3, 4), 4)
+
+
+def data(**changes: Any) -> Dataset:
+    """Ten examples of three features and two classes; `inputs` and `targets` are those of the test set."""
+    inputs, targets = torch.randn(10, 3), torch.arange(10) % 2
+    test = Split(changes.pop("inputs", inputs), changes.pop("targets", targets))
+    split = Split(inputs, targets)
+    return replace(Dataset("own", True, split, split, test, input_shape=(3,), outputs=2, augment=None), **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: None, "its function returns NoneType, and must return an ltl.datasets.dataset.Dataset."),
+        (
+            lambda: data(inputs=torch.zeros(10, 3).double()),
+            "test.inputs are torch.float64 (10, 3), and must be torch.f",
+        ),
+        (
+            lambda: data(inputs=torch.zeros(10, 4)),
+            "test.inputs are torch.float32 (10, 4), and must be torch.float32 (10",
+        ),
+        (lambda: data(inputs=torch.zeros(9, 3)), "test.inputs are torch.float32 (9, 3), and must be"),
+        (lambda: data(inputs=torch.zeros(10, 3).numpy()), "test.inputs are ndarray"),
+        (lambda: data(inputs=torch.full((10, 3), torch.nan)), "test.inputs has no examples, or holds numbers that"),
+        (lambda: data(inputs=torch.zeros(0, 3), targets=torch.zeros(0).long()), "test.inputs has no examples"),
+        (lambda: data(input_shape=3), "input_shape is 3, and must be (3,)."),
+        (lambda: data(targets=torch.arange(10)), "test.targets are 0 to 9, and must be classes from 0 to outputs − 1"),
+        (lambda: data(targets=torch.arange(10) - 1), "test.targets are -1 to 8"),
+        (lambda: data(targets=torch.zeros(10)), "test.targets are torch.float32 (10,), and must be torch.int64 (10,)."),
+        (
+            lambda: data(augment=lambda inputs, generator: inputs[:, :2]),
+            "what augment makes of two inputs are torch.fl",
+        ),
+    ],
+)
+def test_a_data_set_of_another_form_is_refused(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(LtlError) as told:
+        checked(make())
+    assert str(told.value).startswith(f"dataset: {words}")
+
+
+def test_a_data_set_of_the_form_is_returned() -> None:
+    assert checked(one := data()) is one

@@ -137,6 +137,40 @@ class Dataset:
         return scores.view(len(outputs), -1)[:, 0]
 
 
+def checked(dataset: object) -> Dataset:
+    """Return `dataset`; LtlError names what of a data set of one's own is not of its form."""
+    if not isinstance(dataset, Dataset):
+        raise LtlError(
+            f"dataset: its function returns {type(dataset).__name__}, and must return an ltl.datasets.dataset.Dataset."
+        )
+    if isinstance(dataset.input_shape, int):
+        raise LtlError(f"dataset: input_shape is {dataset.input_shape}, and must be ({dataset.input_shape},).")
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        _check_tensor(split.inputs, f"{name}.inputs", torch.float32, (len(split), *dataset.input_shape))
+        if len(split) == 0 or not bool(
+            split.inputs.sum().isfinite()
+        ):  # a sum that is needs no memory, as isfinite does
+            raise LtlError(f"dataset: {name}.inputs has no examples, or holds numbers that are not finite.")
+        if type(dataset) is Dataset:  # a subclass may have another loss, of other targets
+            _check_tensor(split.targets, f"{name}.targets", torch.int64, (len(split),))
+            least, most = int(split.targets.min()), int(split.targets.max())
+            if least < 0 or most >= dataset.outputs:
+                raise LtlError(
+                    f"dataset: {name}.targets are {least} to {most}, and must be classes from 0 to outputs − 1, which "
+                    f"is {dataset.outputs - 1}."
+                )
+    drawn, _ = dataset.batch(torch.zeros(2, dtype=torch.int64), torch.Generator().manual_seed(0))
+    _check_tensor(drawn, "what augment makes of two inputs", torch.float32, (2, *dataset.input_shape))
+    return dataset
+
+
+def _check_tensor(tensor: object, what: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    found = (tensor.dtype, tuple(tensor.shape)) if isinstance(tensor, Tensor) else (type(tensor).__name__, ())
+    if found != (dtype, shape):
+        raise LtlError(f"dataset: {what} are {found[0]} {found[1]}, and must be {dtype} {shape}.")
+
+
 def turned(inputs: Tensor) -> list[Tensor]:
     """Return `inputs` (n, *) as views (features, COLUMNS), an example in each column; the last has fewer."""
     return [part.flatten(1).t() for part in torch.split(inputs, COLUMNS)]

@@ -29,6 +29,6 @@ def check_form(network: nn.Module, input_shape: Sequence[int], outputs: int) -> 
     found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
     if found != (2, outputs):
         raise LtlError(
-            f"model: of inputs {tuple(given.shape)} {type(network).__name__} makes {found}, and must make logits of the "
-            f"shape {(2, outputs)}."
+            f"model: of inputs {tuple(given.shape)} {type(network).__name__} makes {found}, and must make logits "
+            f"{(2, outputs)}."
         )

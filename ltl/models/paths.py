@@ -109,8 +109,8 @@ def _binary(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Te
 def _refusal(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         raise LtlError(
-            f"model: the effective density is not defined for {path or 'the model'}, a {type(module).__name__}: paths are known "
-            "through linear, convolution, BatchNorm, pooling, dropout and element-wise modules."
+            f"model: the effective density is not defined for {path or 'the model'}, a {type(module).__name__}: paths "
+            "are known through linear, convolution, BatchNorm, pooling, dropout and element-wise modules."
         )
 
     return refuse
