@@ -1,6 +1,8 @@
 """Runs jobs in their folders: holds the locks, keeps the status, trains, and closes with the report."""
 
+import sysconfig
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -95,16 +97,33 @@ def _mendable(folder: Path) -> Iterator[None]:
             f"the run in {folder} stopped: {refused(error)}. What it has finished is kept; when that is mended, "
             f"`python -m ltl.run resume={folder}` goes on."
         ) from error
-    except (MemoryError, RuntimeError) as error:  # PyTorch has an error of its own for a GPU's memory alone
+    except LtlError:
+        raise
+    except Exception as error:  # PyTorch has an error of its own for a GPU's memory alone
         gpu = isinstance(error, torch.OutOfMemoryError)
         if not gpu and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
-            raise
+            where = _own_line(error)
+            if not where:
+                raise
+            kept = f"What is finished is kept; when that is mended, `python -m ltl.run resume={folder}` goes on."
+            said = " ".join(f"{where}: {type(error).__name__}: {error}".split())
+            raise LtlError(f"{said}. {kept if (folder / 'status.json').exists() else ''}".rstrip()) from error
         where = "the GPU" if gpu else "this machine"
         raise LtlError(
             f"the run in {folder} stopped: {where} has no memory left for it. What it has finished is kept; when some "
             f"is free again, or with a smaller hardware.eval_batch, `python -m ltl.run resume={folder}` goes on; fewer "
             "networks side by side (hardware.stack_size) are a new run."
         ) from error
+
+
+def _own_line(error: Exception) -> str:
+    """Return the line that `error` was last in of code that is neither ltl's nor a library's; "" if there is none."""
+    theirs = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    others = {place for path in (Path(__file__).parent, *theirs) for place in (path, path.resolve())}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith("<") and others.isdisjoint(Path(frame.filename).parents):
+            return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+    return ""
 
 
 def _close(folder: Path, *, brief: bool) -> None:
@@ -162,7 +181,7 @@ def _train_once(runs: "Sequence[_Run]", console: Console, sweep: Path | None, be
         outcome, reason = "interrupted", f"hardware.stop_after={runs[0].cfg.hardware.stop_after}"
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = str(error) if isinstance(error, LtlError) else f"{type(error).__name__}: {error}"
         raise
     finally:
         for one, why in zip(runs, lost, strict=True):
