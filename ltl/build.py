@@ -26,6 +26,7 @@ from ltl.experiment import Experiment
 from ltl.hardware import Hardware
 from ltl.models.scaling import scaled
 from ltl.pruning.pruner import Pruner, Replacement
+from ltl.pruning.schedules import planned
 from ltl.results import rank
 from ltl.rng import Seeds, generator
 from ltl.supermasks import Estimator
@@ -85,7 +86,8 @@ def experiment(cfg: DictConfig, folder: Path, *, hardware_number: int, like: Exp
     if rewind_step >= length:
         raise lengths.beyond_the_end(cfg.pruner.rewind_to, cfg.length)
     lr_schedule = _instantiate(cfg.lr_schedule, "lr_schedule", "length", "steps")
-    schedule = _instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step")
+    own_schedule = _instantiate(cfg.pruner.schedule, "pruner.schedule", "rounds", "rate", "length", "rewind_step")
+    schedule = partial(planned, own_schedule)
     untrained = cfg.pruner.get("scores") is not None or any(
         event.untrained
         for event in schedule(rounds=cfg.pruner.rounds, rate=cfg.pruner.rate, length=length, rewind_step=rewind_step)

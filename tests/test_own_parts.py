@@ -20,7 +20,7 @@ from ltl.pruning import criteria, fillers, survivors
 from ltl.pruning.allocation import Target, global_pool
 from ltl.pruning.evidence import Evidence
 from ltl.pruning.pruner import Pruner, Replacement
-from ltl.pruning.schedules import after_training
+from ltl.pruning.schedules import Event, after_training, planned
 from ltl.training.search import Search
 
 IMP = Pruner(
@@ -229,3 +229,29 @@ def test_a_data_set_of_another_form_is_refused(make: Callable[[], Any], words: s
 
 def test_a_data_set_of_the_form_is_returned() -> None:
     assert checked(one := data()) is one
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        (None, "pruner.schedule must return a list of ltl.pruning.schedules.Event"),
+        ([1], "pruner.schedule must return a list of"),
+        ([(0, 11)], "prunes at step 11 of round 0, which no training reaches: rounds are 0 to 2, steps 0 to 10,"),
+        ([(0, 10), (3, 5)], "prunes at step 5 of round 3, which no training reaches"),
+        ([(1, 3)], "prunes at step 3 of round 1, which no training reaches: rounds are 0 to 2, steps 4 to 10"),
+        ([(1, 4.5)], "prunes at step 4.5 of round 1"),
+        ([(2, 10)], "prunes at step 10 of round 2, which no training reaches"),
+    ],
+)
+def test_events_that_no_training_reaches_are_refused(events: Any, words: str) -> None:
+    """They would train networks that are never pruned, without a word."""
+    made = [Event(*one, Target(rate=0.2), 10) if isinstance(one, tuple) else one for one in events or []]
+    with pytest.raises(LtlError) as told:
+        planned(lambda **settings: events and made, rounds=2, rate=0.2, length=10, rewind_step=4)
+    assert words in str(told.value)
+
+
+@pytest.mark.parametrize("given", [{}, {"rate": 0.2, "density": 0.8}, {"rate": 1.5}, {"density": -0.1}])
+def test_a_target_is_a_rate_or_a_density(given: dict[str, float]) -> None:
+    with pytest.raises(LtlError, match=r"Target\(.*\) is not possible: give a rate or a density, between 0 and 1"):
+        Target(**given)

@@ -21,6 +21,11 @@ class Target:
     rate: float | None = None
     density: float | None = None
 
+    def __post_init__(self) -> None:
+        given = [value for value in (self.rate, self.density) if value is not None]
+        if len(given) != 1 or not 0 <= given[0] <= 1:
+            raise LtlError(f"pruner.schedule: {self} is not possible: give a rate or a density, between 0 and 1.")
+
 
 def per_layer(
     scores: Tensors,

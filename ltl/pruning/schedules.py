@@ -1,7 +1,7 @@
 """Schedules: settings -> ordered events, when and how much is pruned."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ltl.errors import LtlError
@@ -44,6 +44,24 @@ class Event:
     replaces: bool = False
     settled: Settled | None = None
     untrained: bool = False
+
+
+def planned(
+    schedule: Callable[..., list[Event]], *, rounds: int, rate: float, length: int, rewind_step: int
+) -> list[Event]:
+    """Return the events of `schedule`; LtlError for anything else, and for an event that no training reaches."""
+    events = schedule(rounds=rounds, rate=rate, length=length, rewind_step=rewind_step)
+    if not isinstance(events, list) or not all(isinstance(event, Event) for event in events):
+        raise LtlError("pruner.schedule must return a list of ltl.pruning.schedules.Event, one for each pruning.")
+    for event in events:
+        first = rewind_step if event.round else 0
+        reached = event.round in range(rounds + 1) and event.step in range(first, length + 1)
+        if not reached or (event.round, event.step) == (rounds, length):
+            raise LtlError(
+                f"pruner.schedule prunes at step {event.step} of round {event.round}, which no training reaches: "
+                f"rounds are 0 to {rounds}, steps {first} to {length}, and none at the end of the last round."
+            )
+    return events
 
 
 def after_training(*, rounds: int, rate: float, length: int, rewind_step: int) -> list[Event]:
