@@ -246,7 +246,7 @@ _REQUIRED = (
         if "*" not in key and not key.startswith(("recipe.", "pruner.replacement.", "pruner.scores.", *_FREE))
     ),
     *(f"{section}._target_" for section in _TARGETS),
-    *("model.name", "dataset.name", "corruption.name", "lr_schedule.warmup"),
+    *("model.name", "dataset.name", "corruption.name"),
 )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import composed
 from omegaconf import OmegaConf
 from torch import nn
 
-from ltl import build
+from ltl import build, schema
 from ltl.datasets.dataset import Dataset, Split, checked
 from ltl.errors import LtlError
 from ltl.masks import Tensors, dense
@@ -255,3 +256,9 @@ def test_events_that_no_training_reaches_are_refused(events: Any, words: str) ->
 def test_a_target_is_a_rate_or_a_density(given: dict[str, float]) -> None:
     with pytest.raises(LtlError, match=r"Target\(.*\) is not possible: give a rate or a density, between 0 and 1"):
         Target(**given)
+
+
+def test_a_schedule_of_ones_own_needs_no_warmup() -> None:
+    cfg = composed()
+    OmegaConf.update(cfg, "lr_schedule", {"_target_": "mine.flat", "_partial_": True}, merge=False)
+    schema.check(cfg)
