@@ -117,11 +117,14 @@ def _mendable(folder: Path) -> Iterator[None]:
 
 
 def _own_line(error: Exception) -> str:
-    """Return the line that `error` was last in of code that is neither ltl's nor a library's; "" if there is none."""
-    theirs = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    others = {place for path in (Path(__file__).parent, *theirs) for place in (path, path.resolve())}
+    """Return the line in which code that is neither ltl's nor a library's raised `error`; "" if ltl's did."""
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    theirs = {place for path in libraries for place in (path, path.resolve())}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith("<") and others.isdisjoint(Path(frame.filename).parents):
+        above = Path(frame.filename).parents
+        if Path(__file__).parent in above:
+            return ""
+        if not frame.filename.startswith("<") and theirs.isdisjoint(above):
             return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
     return ""
 

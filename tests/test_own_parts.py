@@ -12,7 +12,7 @@ from conftest import composed
 from omegaconf import OmegaConf
 from torch import nn
 
-from ltl import build, schema
+from ltl import build, launch, schema
 from ltl.datasets.dataset import Dataset, Split, checked
 from ltl.errors import LtlError
 from ltl.masks import Tensors, dense
@@ -262,3 +262,15 @@ def test_a_schedule_of_ones_own_needs_no_warmup() -> None:
     cfg = composed()
     OmegaConf.update(cfg, "lr_schedule", {"_target_": "mine.flat", "_partial_": True}, merge=False)
     schema.check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [("/own/mine.py", "/own/mine.py, line 1, in <module>"), (launch.__file__, ""), (nn.__file__, None)],
+)
+def test_an_error_is_told_in_one_line_where_ones_own_code_raised_it(file: str, told: str | None) -> None:
+    """What ltl raised keeps its traceback; what a library raised is of the code that called it."""
+    with pytest.raises(ZeroDivisionError) as error:
+        exec(compile("1 / 0", file, "exec"))
+    line = launch._own_line(error.value)
+    assert line == told if told is not None else line.startswith(__file__)
