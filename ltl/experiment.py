@@ -22,7 +22,6 @@ from ltl.hardware import Hardware
 from ltl.masks import Tensors, kept, prunable
 from ltl.models.form import check_form
 from ltl.models.initialisers import WeightInit, initialise
-from ltl.models.paths import live
 from ltl.models.scaling import smaller
 from ltl.models.stack import is_chain
 from ltl.pruning.pruner import Pruner
@@ -124,7 +123,6 @@ class Experiment:
         network = self._skeleton()
         check_form(network, **self._shape())
         masks = {name: torch.ones(network.get_parameter(name).shape, dtype=torch.bool) for name in prunable(network)}
-        live(network, self.dataset.input_shape, masks)
         events = [] if self.tickets else self._events()
         self.pruner.check(events)
         for event in events[:1]:

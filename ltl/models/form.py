@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from ltl.errors import LtlError
 from ltl.masks import prunable
+from ltl.models.paths import live
 
 
 def check_form(network: nn.Module, input_shape: Sequence[int], outputs: int) -> None:
-    """LtlError unless `network` has weights to prune, each a parameter of its own, and returns logits (n, outputs).
+    """LtlError unless `network` has weights to prune, each a parameter of its own, known paths, logits (n, outputs).
 
     It may be on the meta device, and is left on the CPU, without values.
     """
@@ -23,12 +24,17 @@ def check_form(network: nn.Module, input_shape: Sequence[int], outputs: int) -> 
         raise LtlError(
             f"model: {shared[0]} is tied to another weight or parametrised: give each layer a weight of its own."
         )
-    with torch.no_grad():
-        given = torch.zeros(2, *input_shape)
-        made: object = network.to_empty(device="cpu").eval()(given)
-    found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-    if found != (2, outputs):
-        raise LtlError(
-            f"model: of inputs {tuple(given.shape)} {type(network).__name__} makes {found}, and must make logits "
-            f"{(2, outputs)}."
-        )
+    given = torch.zeros(2, *input_shape)
+    try:
+        with torch.no_grad():
+            made: object = network.to_empty(device="cpu").eval()(given)
+        found = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        if found != (2, outputs):
+            raise LtlError(
+                f"model: of inputs {tuple(given.shape)} {type(network).__name__} makes {found}, and must make logits "
+                f"{(2, outputs)}."
+            )
+        live(network, input_shape, {name: torch.ones(own[name].shape, dtype=torch.bool) for name in names})
+    except RuntimeError as error:
+        if "meta" not in str(error):  # of a tensor that is no parameter, and so has no values here
+            raise
