@@ -191,6 +191,7 @@ def test_a_mask_before_training_is_that_of_the_equation(
 ) -> None:
     """At θ₀, which stays as it was drawn, or at θ_k: of the state that the ticket holds, in every round anew."""
     built, tickets = search(f"pruner={pruner}", f"pruner.rewind_to={step}it", f"pruner.schedule.prunings={prunings}")
+    del drawn[:1]  # tried out before training
     assert all(targets.bincount().tolist() == [10] * 10 for _, targets in drawn)
     for turn in (1, 2):
         ticket = tickets[turn]
@@ -203,6 +204,7 @@ def test_a_mask_before_training_is_that_of_the_equation(
 def test_optimal_brain_damage_is_its_equation(search: Callable[..., Search], drawn: list[Examples]) -> None:
     """At the trained weights, with the statistics of BatchNorm that training has gathered; 60% go, over all layers."""
     _, tickets = search("pruner=optimal_brain_damage", "pruner.criterion.examples=2")
+    del drawn[:1]  # tried out before training
     masks = tickets[0].masks
     for turn in (1, 2):
         scores = optimal_brain_damage(tickets[turn].state, masks, drawn.pop(0))
