@@ -82,7 +82,7 @@ def quantised(evidence: Evidence, masks: Masks, *, bits: int) -> Tensors:
     start = dict(evidence.theta_k)
     for name in masks:
         theta = evidence.theta_k[name]
-        step = theta.abs().max().clamp(min=torch.finfo(theta.dtype).tiny) / 2 ** (bits - 1)
+        step = (theta.abs().max() / 2 ** (bits - 1)).clamp(min=torch.finfo(theta.dtype).tiny)  # of a layer of zeros
         level = (theta.abs() / step).floor().clamp(max=2 ** (bits - 1) - 1)
         start[name] = torch.sign(theta) * (level + 0.5) * step
     return start
