@@ -40,6 +40,7 @@ def searched(**parts: Any) -> None:
     search = Search(pruner=replace(IMP, **parts), events=events, seed=0)
     search.take_theta_0({"a.weight": torch.randn(4, 3), "a.bias": torch.zeros(4), "b.weight": torch.randn(2, 4)})
     search.begin(["a.weight", "b.weight"])
+    search.try_out()
 
 
 def each(make: Callable[[torch.Tensor], Any]) -> Callable[..., Any]:

@@ -53,7 +53,6 @@ def test_every_pruning_and_every_start_draws_from_a_generator_of_its_own(schedul
 
     for seed in (0, 1):
         search = search_of(events, replace(IMP, criterion=score, survivors=start), seed)
-        del pruned[-1:], begun[-1:]  # tried out before training
         for turn in (1, 2):
             search.next_round(draws(turn), length=10, first=0)
     assert len(pruned) == len(set(pruned)) == 2 * len(events)

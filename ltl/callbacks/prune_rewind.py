@@ -131,6 +131,8 @@ class PruneRewind(pl.Callback):
             if not self.begun:
                 member.begin(self.names)
         if not self.begun:
+            for member in {id(member.pruner): member for member in self.members}.values():
+                member.try_out()
             self.begun = True
             self._capture(trainer)
             self._prune_in_place(trainer)

@@ -148,9 +148,8 @@ def checked(dataset: object) -> Dataset:
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)
         _check_tensor(split.inputs, f"{name}.inputs", torch.float32, (len(split), *dataset.input_shape))
-        if len(split) == 0 or not bool(
-            split.inputs.sum().isfinite()
-        ):  # a sum that is needs no memory, as isfinite does
+        # Of a sum alone: isfinite of all inputs would need memory.
+        if len(split) == 0 or not bool(split.inputs.sum().isfinite()):
             raise LtlError(f"dataset: {name}.inputs has no examples, or holds numbers that are not finite.")
         if type(dataset) is Dataset:  # a subclass may have another loss, of other targets
             _check_tensor(split.targets, f"{name}.targets", torch.int64, (len(split),))

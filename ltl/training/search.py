@@ -66,11 +66,14 @@ class Search:
         self.theta_0, self.init_sha256 = theta_0, tensors_sha256(theta_0)
 
     def begin(self, names: Sequence[str]) -> None:
-        """Start from the dense network, whose prunable weights are `names`; LtlError if the method cannot."""
+        """Start from the dense network, whose prunable weights are `names`."""
         masks = dense({name: self.theta_0[name] for name in names})
         self.start = Start("ticket", 0, 0, masks, self.theta_0, {}, 0, 0)
+
+    def try_out(self) -> None:
+        """LtlError if the method's functions, of which some look at all examples, would end the search."""
         if self.events:
-            self.pruner.try_out(self._evidence(self.theta_0, self.start))
+            self.pruner.try_out(self._evidence(self.theta_0, self.current))
 
     def prune_in_place(self, position: Position, now: Tensors) -> bool:
         """Prune at the events of this very step and go on with the weights `now`; return whether there were any."""
