@@ -157,6 +157,28 @@ def test_a_censored_step_of_none_of_both_sides_is_no_hindrance(tmp_path: Path) -
     assert word(("ticket", 0), **dense) == word(("reinit", 7), **dense) == "not judged"
 
 
+def test_a_censored_dense_step_of_a_trial_without_a_ticket_is_no_hindrance(tmp_path: Path) -> None:
+    run = load(
+        make_run(
+            tmp_path,
+            config={"claim": claimed(EARLIER)},
+            speeds={"ticket": flat(1 / (1 - 0.38))},
+            censored=lambda arm, trial, round: (trial, round) == (4, 0),
+        )
+    )
+    found = claim_of(run)
+    assert found is not None
+    assert compare([run], run.rows, found, margin=0.002)[0].word == "not judged"
+    pruned_in_four = [row for row in run.rows if row.round == 0 or row.trial < 4]
+    assert compare([run], pruned_in_four, found, margin=0.002)[0].word == "reproduced"
+
+
+def test_the_nearest_density_is_that_of_the_smallest_ratio(tmp_path: Path) -> None:
+    rows = [replace(row, density=0.9**row.round) for row in make_rows(tmp_path, rounds=2)]
+    assert comparison.nearest_round(rows, "ticket", 0.8545) == 1  # 0.81 is nearer by difference
+    assert comparison.nearest_round(rows, "ticket", 0.853) == 2
+
+
 def test_a_gain_over_reinitialised_masks_is_that_of_the_arm_named(tmp_path: Path) -> None:
     published = figure("accuracy_gain_over_reinit", 1.0, "pp", arm="random_mask")
     assert judged(tmp_path, published, gains=gains(0.02, random_mask=0.0, reinit=-0.01)).word == "reproduced"
@@ -228,6 +250,13 @@ def test_how_far_down_tickets_reach(tmp_path: Path, last: int, word: str) -> Non
     assert judged(tmp_path, SMALLEST, gains=until(last)).word == word
 
 
+@pytest.mark.parametrize(("percent", "word"), [(19.5, "reproduced"), (19.0, "direction only")])
+def test_a_reach_is_reproduced_within_a_tenth_of_the_published_density(
+    tmp_path: Path, percent: float, word: str
+) -> None:
+    assert judged(tmp_path, SMALLEST | {"value": percent}, gains=until(7)).word == word  # 20.97%
+
+
 def test_a_procedure_that_finds_no_ticket_refutes_none(tmp_path: Path) -> None:
     result = judged(tmp_path, SMALLEST, gains=until(0))
     assert result.words() == "undecided (no ticket found here, which does not refute that one exists)"
@@ -261,6 +290,8 @@ def test_how_far_down_tickets_are_faster_within_a_published_range(tmp_path: Path
     assert judged(tmp_path, EARLIER_REACH, speeds=speeds(8)).word == "reproduced"
     assert judged(tmp_path / "from-dense", EARLIER_REACH | {"start": None}, speeds=speeds(8)).word == "undecided"
     assert judged(tmp_path / "short", EARLIER_REACH, speeds=speeds(5)).word == "direction only"
+    slow_at_its_start = EARLIER_REACH | {"start": 0.8**2}
+    assert judged(tmp_path / "start", slow_at_its_start, speeds=speeds(8)).word == "undecided"
     cut = judged(tmp_path / "cut", EARLIER_REACH, speeds=speeds(8), censored=lambda arm, trial, round: round == 4)
     assert cut.words() == "undecided (speed: not judged at 41%)"
 
