@@ -64,7 +64,12 @@ def _check(cfg: DictConfig) -> None:
     schema.check(cfg)
     if cfg.plan:
         raise LtlError("plan=true belongs on the command line: set plan=false in the configuration.")
-    os.environ.setdefault("OMP_WAIT_POLICY", cfg.hardware.wait_policy)  # read once, when PyTorch is imported
+    _set_wait_policy(cfg)
+
+
+def _set_wait_policy(cfg: DictConfig) -> None:
+    """Say what idle threads do; this is read once, when PyTorch is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", cfg.hardware.wait_policy)
 
 
 def run(cfg: DictConfig, folder: Path) -> None:
@@ -80,6 +85,7 @@ def _run_together(jobs: Mapping[Path, DictConfig], sweep: Path, errors: dict[str
 
     When the time of one is up, those that have not begun are left for a resume.
     """
+    _set_wait_policy(next(iter(jobs.values())))
     from ltl.build import stackable
     from ltl.launch import launch_together
 
@@ -163,10 +169,12 @@ def _plan(arguments: Sequence[str]) -> None:
         raise LtlError("plan=true goes with -m and overrides of a new run only: leave out resume= and other flags.")
     if flags:
         overrides.check(arguments, CONF)
+    jobs = sweeps.jobs(given) if flags else {"run": given}
+    configurations = {name: overrides.checked(own, CONF) for name, own in jobs.items()}
+    _set_wait_policy(next(iter(configurations.values())))
     from ltl import plan
 
-    jobs = sweeps.jobs(given) if flags else {"run": given}
-    plan.show([plan.plan(overrides.checked(own, CONF), name) for name, own in jobs.items()])
+    plan.show([plan.plan(cfg, name) for name, cfg in configurations.items()])
 
 
 class Sweep(Callback):

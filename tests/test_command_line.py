@@ -128,6 +128,25 @@ def test_what_trains_nothing_imports_neither_torch_nor_lightning(
     assert python(tmp_path, "-c", code).stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.parametrize("arguments", [[], ["-m", "seed=0,1"], ["resume=sweep"], ["plan=true"]])
+def test_idle_threads_know_what_to_do_before_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
+    """A run, a sweep, one that is resumed, and a plan, which measures: OpenMP reads its wait policy once, then."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/jobs.csv").write_text("job,state,reason,overrides\n0-seed-0,not started,,seed=0\n")
+    code = (
+        "import os, sys\n"
+        "class Ends:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            print('wait policy:', os.environ.get('OMP_WAIT_POLICY'), flush=True)\n"
+        "            os._exit(0)\n"
+        f"sys.meta_path.insert(0, Ends()); sys.argv = ['ltl', *{arguments!r}]\n"
+        "from ltl.run import cli\n"
+        "cli()"
+    )
+    assert python(tmp_path, "-c", code).stdout.splitlines()[-1] == "wait policy: PASSIVE"
+
+
 def test_help_lists_every_group_option_and_key(tmp_path: Path) -> None:
     page = ltl(tmp_path, "model=vgg11", "--help").stdout
     for group in CONF.iterdir():
