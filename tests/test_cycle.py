@@ -118,10 +118,19 @@ def test_pruned_weights_and_their_slots_are_zero_after_every_step(
     assert spy.steps == (12 + 2 * 9 if pruner.startswith("imp_late") else 36)
 
 
-@pytest.mark.parametrize("pruner", ["imp", "snip"])
-def test_every_rewind_is_exact(launch: Launch, spy: Spy, pruner: str) -> None:
+@pytest.mark.parametrize(
+    ("pruner", "more"),
+    [
+        ("imp", "hardware.sparse_below=0"),
+        ("imp", "hardware.sparse_below=1"),  # all rounds but the dense one train by sparse products
+        ("imp", "hardware.stack=together"),
+        ("snip", "hardware.sparse_below=0"),
+    ],
+)
+def test_every_rewind_is_exact(launch: Launch, spy: Spy, pruner: str, more: str) -> None:
     """Lightning's own ModelPruning aliases the saved copy and survives one rewind only; SNIP's code draws again."""
-    folder = launch(f"pruner={pruner}", "control=none", "pruner.rounds=3", "optimizer=adamw")
+    trials = "trials=2" if "together" in more else "trials=1"
+    folder = launch(f"pruner={pruner}", "control=none", "pruner.rounds=3", "optimizer=adamw", trials, more)
     theta_0 = load(folder / "tickets/trial-0/round-00.safetensors").state
     assert len(spy.starts) == 4
     for turn, start in enumerate(spy.starts):

@@ -202,6 +202,23 @@ def test_two_processes_draw_the_same_masks(tmp_path: Path, launch: Launch) -> No
 
 
 @pytest.mark.slow
+def test_processes_that_hold_different_masks_are_refused(tmp_path: Path) -> None:
+    """By a criterion that sees which process it is in: averaged gradients would drift apart without a word."""
+    (tmp_path / "mine.py").write_text(
+        "import os\n\n\n"
+        "def by_process(evidence):\n"
+        "    sign = 1 - 2 * int(os.environ.get('LOCAL_RANK', '0'))\n"
+        "    return {name: sign * evidence.weights[name].abs() for name in evidence.masks}\n"
+    )
+    own = ("pruner.criterion._target_=mine.by_process", "control=none")
+    done = typed(tmp_path, *PAIR, *own, "hardware=ddp", "hydra.run.dir=run")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "the processes of hardware=ddp hold different masks" in done.stderr
+    assert [row["round"] for row in read_table(tmp_path / "run/rounds.csv")] == ["0"]
+
+
+@pytest.mark.slow
 def test_two_processes_go_on_where_they_were(tmp_path: Path, ddp: Path) -> None:
     """Extending equals having asked at once."""
     assert typed(tmp_path, *PAIR, "hardware=ddp", "pruner.rounds=1", "hydra.run.dir=run").returncode == 0
