@@ -2,10 +2,10 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from conftest import CONF, TIME_COLUMNS, composed, train_in
 from omegaconf import DictConfig, OmegaConf
@@ -15,14 +15,15 @@ from torch.nn import functional as F
 
 from ltl import build, fit
 from ltl.callbacks.progress import RunProgress
-from ltl.callbacks.prune_rewind import PruneRewind
 from ltl.errors import Stopped
-from ltl.masks import Masks, Tensors
+from ltl.masks import Masks
 from ltl.models.stack import Stack
 from ltl.results import read_status, read_table
 from ltl.sparse_inputs import SparseInputs
 from ltl.tickets import load
 from ltl.training.sparse import SparseChain
+
+Trained = Callable[..., Path]
 
 PRUNERS = sorted(path.stem for path in (CONF / "pruner").glob("*.yaml"))
 FAMILIES = {
@@ -65,37 +66,24 @@ class Attention(nn.Module):
 
 
 @pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, list[Tensors]]]:
-    """Run an experiment in float64; return its folder and the weights of each trial at the end of its search."""
-    ends: list[Tensors] = []
-    make = pl.Trainer.__init__
+def trained(tmp_path: Path) -> Trained:
+    """Run an experiment in float64, which keeps the weights that every training ends with; return its folder."""
 
-    class Ends(pl.Callback):
-        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            ends.extend({name: value.detach().clone() for name, value in one.items()} for one in pl_module.networks())  # type: ignore[operator]
-
-    def patched(self: pl.Trainer, *args: object, callbacks: list[pl.Callback], **kwargs: object) -> None:
-        search = any(isinstance(one, PruneRewind) for one in callbacks)
-        make(self, *args, callbacks=[*callbacks, Ends()] if search else callbacks, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pl.Trainer, "__init__", patched)
-
-    def run(*overrides: str, folder: str) -> tuple[Path, list[Tensors]]:
-        ends.clear()
+    def run(*overrides: str, folder: str) -> Path:
         cfg = composed(
             "trials=2", "pruner.rounds=2", "dataset.limit=200", "eval_every=30it", "length=60it", "batch=20",
-            "logger=none", "hardware.precision=64-true", *overrides,
+            "logger=none", "hardware.precision=64-true", "ends=true", *overrides,
         )  # fmt: skip
         built = build.experiment(cfg, tmp_path / folder, hardware_number=0)
         fit.run(built, lambda steps: RunProgress(total_steps=steps, console=Console(quiet=True)))
-        return tmp_path / folder, list(ends)
+        return tmp_path / folder
 
     return run
 
 
-def assert_alike(alone: tuple[Path, list[Tensors]], stacked: tuple[Path, list[Tensors]]) -> None:
-    """The same rows and masks, and weights and losses within 1e-9."""
-    tables = [read_table(folder / "rounds.csv") for folder, _ in (alone, stacked)]
+def assert_alike(alone: Path, stacked: Path) -> None:
+    """The same rows and masks, and weights and losses within 1e-9, of every training of every arm."""
+    tables = [read_table(folder / "rounds.csv") for folder in (alone, stacked)]
     keys = [[(row["trial"], row["arm"], row["draw"], row["round"]) for row in table] for table in tables]
     assert sorted(keys[0]) == sorted(keys[1])
     for one, two in zip(*(sorted(table, key=lambda row: str(list(row.values())[:4])) for table in tables), strict=True):
@@ -104,22 +92,23 @@ def assert_alike(alone: tuple[Path, list[Tensors]], stacked: tuple[Path, list[Te
         assert one["arm"] == "random_mask" or one["init_sha256"] == two["init_sha256"]  # that one starts from θ_k
         for name in ("train_loss", "val_loss", "test_loss", "test_accuracy"):
             assert float(one[name]) == pytest.approx(float(two[name]), abs=1e-9, rel=0), name
-    for path in sorted(alone[0].glob("tickets/*/*")):
-        theirs = load(stacked[0] / path.relative_to(alone[0]))
-        for name, value in load(path).state.items():
-            assert torch.allclose(value, theirs.state[name], rtol=0, atol=1e-9)
-    for ours, theirs_ in zip(alone[1], stacked[1], strict=True):
-        for name, value in ours.items():
-            assert torch.allclose(value, theirs_[name], rtol=0, atol=1e-9), name
+    ends = sorted(alone.glob("ends/*/*"))
+    assert len(ends) == len(keys[0])
+    for path in [*sorted(alone.glob("tickets/*/*")), *ends]:
+        ours, theirs = load(path), load(stacked / path.relative_to(alone))
+        for held in ("state", "gains", "fills", "probabilities"):
+            mine, other = getattr(ours, held), getattr(theirs, held)
+            assert mine.keys() == other.keys()
+            for name, value in mine.items():
+                assert torch.allclose(value, other[name], rtol=0, atol=1e-9), (path.name, held, name)
 
 
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(
-    trained: Callable[..., object], pruner: str, long: bool
-) -> None:
+def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(trained: Trained, pruner: str, long: bool) -> None:
     """Two prunings, two trials, a control at the last: the same tickets in turn, and to the byte if cut at every
-    evaluation and gone on with, masks that change in training too; the weights that the search ends with agree."""
+    evaluation and gone on with, masks that change in training too; the weights that each training ends with agree.
+    In turn a trial is to the bit the one of its seed."""
     fixed = [*FAMILIES["perceptron"], f"pruner={pruner}", "recipe.rewind_to=3it", "length=24it", "eval_every=13it"]
     fixed += ["pruner.rounds=0", "control=none"] if pruner == "dense" else ["control.reinit.rounds=[2]"]
     if pruner in ("hybrid", "random_ticket"):
@@ -139,7 +128,8 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(
     if pruner == "early_bird":  # the third look, at step 12, rests on that of step 4, before the first cut
         fixed += ["pruner.schedule.looks=3", "pruner.schedule.distance=1.0", "pruner.schedule.until=0.9"]
     alone, whole = (trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together"))
-    assert_alike(alone, whole)  # type: ignore[arg-type]
+    assert_alike(alone, whole)
+    assert_last_trial_is(alone, trained(*fixed, "hardware.stack=in_turn", "seed=1", "trials=1", folder="second"))
 
     cut, pieces = None, 0
     while cut is None:
@@ -148,7 +138,7 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(
         except Stopped:
             pieces += 1
     assert pieces >= 2
-    folders = (whole[0], cut[0])  # type: ignore[index]
+    folders = (whole, cut)
     flips = [[row["mask_flips"] for row in read_table(where / "metrics.csv")] for where in folders]
     assert flips[0] == flips[1]
     rows = [[{**row, **dict.fromkeys(TIME_COLUMNS)} for row in read_table(where / "rounds.csv")] for where in folders]
@@ -161,6 +151,23 @@ def test_every_pruner_side_by_side_and_cut_is_as_alone_and_whole(
         assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes()
     for trial in folders[0].glob("tickets/*"):
         assert_counts(pruner, cfg.pruner, [load(path).masks for path in sorted(trial.glob("*"))])
+
+
+def assert_last_trial_is(whole: Path, alone: Path) -> None:
+    """Trial 1 of two, in turn, is to the last bit the one trial of a run with its seed."""
+    apart = dict.fromkeys((*TIME_COLUMNS, "trial"))
+    tables = [(read_table(whole / "rounds.csv"), "1"), (read_table(alone / "rounds.csv"), "0")]
+    expected, found = ([{**row, **apart} for row in table if row["trial"] == trial] for table, trial in tables)
+    assert found == expected
+    paths = sorted(path for kind in ("tickets", "ends") for path in whole.glob(f"{kind}/trial-1/*"))
+    assert len(paths) > len(expected)
+    for path in paths:
+        ours = load(path)
+        theirs = load(alone / path.parents[1].name / "trial-0" / path.name)
+        for held in ("masks", "state", "gains", "fills", "probabilities"):
+            mine, other = getattr(ours, held), getattr(theirs, held)
+            assert mine.keys() == other.keys()
+            assert all(torch.equal(value, other[name]) for name, value in mine.items()), (path.name, held)
 
 
 def assert_counts(pruner: str, cfg: DictConfig, found: list[Masks]) -> None:
@@ -205,7 +212,7 @@ def test_a_sequence_that_is_no_plain_chain_is_computed_as_it_is(make: Callable[[
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object], family: str, optimizer: str) -> None:
+def test_every_family_trains_the_same_side_by_side(trained: Trained, family: str, optimizer: str) -> None:
     """Convolution, BatchNorm, dropout, augmentation and attention; clipping by each network's own norm."""
     fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "pruner=imp_late", "pruner.rewind_to=20it", "pruner.rounds=1")
     fixed += (
@@ -215,18 +222,16 @@ def test_every_family_trains_the_same_side_by_side(trained: Callable[..., object
         "seeds.order_by_round=fresh",
     )
     runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
-    assert_alike(*runs)  # type: ignore[arg-type]
+    assert_alike(*runs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_every_family_trains_the_same_for_hundreds_of_steps(
-    trained: Callable[..., object], family: str, optimizer: str
-) -> None:
+def test_every_family_trains_the_same_for_hundreds_of_steps(trained: Trained, family: str, optimizer: str) -> None:
     fixed = (*FAMILIES[family], *OPTIMIZERS[optimizer], "length=200it", "eval_every=100it", "pruner.rounds=2")
     runs = [trained(*fixed, f"hardware.stack={way}", folder=way) for way in ("in_turn", "together")]
-    assert_alike(*runs)  # type: ignore[arg-type]
+    assert_alike(*runs)
 
 
 @pytest.mark.parametrize(
@@ -241,13 +246,26 @@ def test_on_a_processor_perceptrons_alone_train_side_by_side(tmp_path: Path, mod
     assert OmegaConf.load(folder / ".hydra" / "config.yaml").hardware.stack == way
 
 
+def test_on_a_gpu_all_networks_train_side_by_side(tmp_path: Path) -> None:
+    """Unless the rule is overruled, which a processor obeys as well."""
+    built = build.experiment(composed("model=conv2", "model.widths=[8]"), tmp_path, hardware_number=0)
+    for accelerator, stack, together in (
+        ("cpu", "auto", False),
+        ("gpu", "auto", True),
+        ("cpu", "together", True),
+        ("gpu", "in_turn", False),
+    ):
+        hardware = replace(built.hardware, accelerator=accelerator, stack=stack)  # type: ignore[arg-type]
+        assert replace(built, hardware=hardware).together() is together
+
+
 @pytest.mark.parametrize(
     ("family", "way"),
     [(family, way) for family in ("perceptron", "dropout", "signs") for way in ("in_turn", "together")],
 )
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_sparse_products_train_what_masked_dense_ones_do(
-    trained: Callable[..., object], monkeypatch: pytest.MonkeyPatch, family: str, optimizer: str, way: str
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, family: str, optimizer: str, way: str
 ) -> None:
     """The same survivors and the same weights, with carried momentum and clipping; chunks end within a round."""
     products: list[int] = []
@@ -257,14 +275,14 @@ def test_sparse_products_train_what_masked_dense_ones_do(
     fixed += ("pruner.momentum=saved", "pruner.rate=0.6", f"hardware.stack={way}", "hardware.chunk=7")
     dense = trained(*fixed, "hardware.sparse_below=0", folder="dense")
     assert not products
-    assert_alike(dense, trained(*fixed, "hardware.sparse_below=0.5", folder="sparse"))  # type: ignore[arg-type]
+    assert_alike(dense, trained(*fixed, "hardware.sparse_below=0.5", folder="sparse"))
     assert len(products) >= 40  # of a round at least
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("family", ["perceptron", "dropout", "signs"])
 def test_leaving_out_inputs_that_are_0_trains_the_same(
-    trained: Callable[..., object], monkeypatch: pytest.MonkeyPatch, family: str, optimizer: str
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, family: str, optimizer: str
 ) -> None:
     """The same rows, masks and weights, where sparse products take over in the second round as well."""
     taken: list[int] = []
@@ -275,5 +293,5 @@ def test_leaving_out_inputs_that_are_0_trains_the_same(
     for below in (0, 1):
         assert not taken
         runs.append(trained(*fixed, f"hardware.sparse_inputs_below={below}", folder=f"below-{below}"))
-    assert_alike(*runs)  # type: ignore[arg-type]
+    assert_alike(*runs)
     assert len(taken) >= 2 * 60  # of both rounds above a density of 0.2
