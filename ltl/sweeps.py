@@ -129,9 +129,9 @@ def failed(folder: Path, error: LtlError) -> None:
 
 
 def close(folder: Path, errors: Mapping[str, str]) -> list[str]:
-    """Write the index and the joint report, print a line a job, and return a line for each that is not done.
+    """Write the index and the joint report, print a line a job, and return a line for each that failed.
 
-    `errors` are what went wrong just now, by job.
+    Jobs that `hardware.stop_after` cut, or left for later, did not fail. `errors` are what went wrong just now, by job.
     """
     from ltl.console import print_table, terminal  # not before there is something to print
 
@@ -150,7 +150,7 @@ def close(folder: Path, errors: Mapping[str, str]) -> list[str]:
             f"{len(left)} of {len(jobs)} jobs are not done; `python -m ltl.run resume={folder}` runs what is missing."
         )
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return [f"{folder / job.name} {job.state}" + (f": {job.reason}" if job.reason else "") for job in left]
+    return [f"{folder / job.name} failed: {job.reason}" for job in left if job.state == "failed"]
 
 
 def _planned(folder: Path) -> dict[str, list[str]]:
