@@ -3,8 +3,10 @@
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -109,6 +111,7 @@ def test_rows_are_of_the_mask_that_is_kept(run: tuple[str, Path]) -> None:
             assert row["mask_sha256"] == mask_sha256(ticket.masks)
             assert (row["steps"], row["total_steps"]) == ("40", "40")
             assert ticket.metadata["search_steps"] == "40"
+            assert ticket.metadata["test_accuracy"] == row["test_accuracy"]  # not that of masks that are drawn
         control = table[str(trial), "reinit", "0", "2"]
         assert control["weights_left"] == row["weights_left"]
         assert control["total_steps"] == "80"
@@ -133,6 +136,8 @@ def test_weights_are_not_touched(run: tuple[str, Path]) -> None:
                 elif key in ticket.masks and name == "trained_ternary":
                     expected = value.sign()  # weights that were trained: of each a sign is left
                 elif key in ticket.masks and name.startswith("multi_prize"):
+                    gain = ticket.gains[key.removesuffix(".weight")]  # magnitudes are in it alone
+                    torch.testing.assert_close(gain, expected[ticket.masks[key]].abs().mean())
                     expected = torch.where(expected < 0, -1.0, 1.0)
                 assert torch.equal(value, expected), key
 
@@ -168,6 +173,32 @@ def test_drawn_masks_are_averaged_where_they_are_drawn(run: tuple[str, Path]) ->
         assert bool(drawn) == (name.startswith("zhou") and key[1] == "ticket" and key[3] != "0")
         assert not drawn or 0 <= float(drawn) <= 1
         assert not drawn or 0 < float(row["sampled_test_accuracy_sd"]) < 0.5
+
+
+@pytest.mark.parametrize("pruner", ["zhou_supermask", "zhou_supermask_rescaled"])
+def test_what_is_averaged_is_of_masks_by_the_tickets_probabilities(launch: Launch, pruner: str) -> None:
+    """Mean and deviation over ten are near those over forty that are drawn here, unlike those of the mask that is kept.
+
+    Where all masks give one answer to every input, as after few steps at the published rate, nothing is tested.
+    """
+    fixed = ("pruner.scores.optimizer.lr=10", "length=300it", "pruner.rounds=1", "control=none", "trials=2")
+    folder = launch(f"pruner={pruner}", *fixed)
+    dataset, source = digits(folder), generator("mask", 3)
+    for key, ticket in tickets(folder).items():
+        if key.endswith("00"):
+            continue
+        row, accuracies = rows(folder)[key[6], "ticket", "0", "1"], []
+        for _ in range(40):
+            masks = {name: torch.rand(p.shape, generator=source) < p for name, p in ticket.probabilities.items()}
+            sizes = {name.removesuffix(".weight"): mask.double().mean().float() for name, mask in masks.items()}
+            gains = {layer: 1 / sizes[layer] for layer in ticket.gains}
+            network = rebuild.network(replace(ticket, masks=masks, gains=gains), dataset)
+            found = evaluate(lambda x, of=network: of(x).unsqueeze(0), dataset, dataset.test, 500, form="rows")  # type: ignore[misc]
+            accuracies.append(found[0][1])
+        apart = abs(float(row["sampled_test_accuracy"]) - mean(accuracies))
+        assert stdev(accuracies) > 0.005
+        assert apart < 4.5 * stdev(accuracies) * (1 / 10 + 1 / 40) ** 0.5
+        assert 1 / 3 < float(row["sampled_test_accuracy_sd"]) / stdev(accuracies) < 3
 
 
 def test_a_binary_ticket_is_kept_in_bits(
