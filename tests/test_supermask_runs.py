@@ -175,6 +175,30 @@ def test_drawn_masks_are_averaged_where_they_are_drawn(run: tuple[str, Path]) ->
         assert not drawn or 0 < float(row["sampled_test_accuracy_sd"]) < 0.5
 
 
+def test_masks_are_drawn_anew_at_every_step_in_every_network(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every layer, whatever the chunks: no draw of a step is that of another step, trial or round."""
+    searches: list[TrainScores] = []
+    seen: list[torch.Tensor] = []  # by step: (networks, weights) of each layer
+    make, step = TrainScores.__init__, MaskedTraining.masked_step
+
+    def made(self: TrainScores, **given: Any) -> None:
+        searches.append(self)
+        make(self, **given)
+
+    def watched(self: MaskedTraining, *given: Any) -> torch.Tensor:
+        if searches and (scores := searches[-1].scores):
+            layers = [layer.draws for layer in scores._layers.values() if layer.draws is not None]
+            seen.extend(draws.flatten(1).clone() for draws in layers)
+        return step(self, *given)
+
+    monkeypatch.setattr(TrainScores, "__init__", made)
+    monkeypatch.setattr(MaskedTraining, "masked_step", watched)
+    launch("pruner=zhou_supermask", "control=none", "trials=2", "length=24it", "hardware.chunk=7")
+    assert len(seen) == 24 * 3
+    assert all(len(draws) == 2 * 2 for draws in seen)
+    assert len({one.numpy().tobytes() for draws in seen for one in draws}) == 24 * 3 * 4
+
+
 @pytest.mark.parametrize("pruner", ["zhou_supermask", "zhou_supermask_rescaled"])
 def test_what_is_averaged_is_of_masks_by_the_tickets_probabilities(launch: Launch, pruner: str) -> None:
     """Mean and deviation over ten are near those over forty that are drawn here, unlike those of the mask that is kept.
