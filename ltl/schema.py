@@ -66,6 +66,7 @@ _SCHEMA: dict[str, Allowed] = {
     "recipe.depth_power": _NOT_NEGATIVE,
     "recipe.rewind_to": _LENGTH,
     "recipe.scores_length": _ROUND,
+    "recipe.rounds.dense": whole(0, " of prunings", most=_MANY),
     "pruner.name": _TEXT,
     "pruner.rounds": whole(0, " of prunings", most=_MANY),
     "pruner.rate": number(

@@ -51,6 +51,7 @@ REFUSED: dict[str, list[Any]] = {
     "recipe.depth_power": RATIO,
     "recipe.rewind_to": LENGTH,
     "recipe.scores_length": ROUND,
+    "recipe.rounds.dense": [10_001, *WHOLE],
     "model._target_": WORD,
     "model._partial_": SWITCH,
     "model.name": WORD,
