@@ -88,7 +88,8 @@ def _compare(stored: DictConfig, cfg: DictConfig, folder: Path) -> None:
 
 
 def _leaves(cfg: DictConfig) -> dict[str, Any]:
-    return dict(schema.leaves(OmegaConf.to_container(cfg)))
+    """Return values by key as they are written, but the rounds, which may grow, as a number."""
+    return dict(schema.leaves(OmegaConf.to_container(cfg))) | {"pruner.rounds": cfg.pruner.rounds}
 
 
 def _differs(key: str, wanted: Any, has: Any, folder: Path) -> LtlError:
