@@ -50,6 +50,7 @@ def scored(name: str) -> bool:
 PRUNERS = [name for name in FILES if scored(name)]
 BINARY = ("multi_prize", "trained_ternary")  # what tickets in bits are called, or begin with
 Launch = Callable[..., Path]
+Look = Callable[[Callable[[Any], None]], None]
 
 
 def is_judged_as(row: dict[str, str], found: tuple[float, float], pruner: str) -> None:
@@ -175,24 +176,37 @@ def test_drawn_masks_are_averaged_where_they_are_drawn(run: tuple[str, Path]) ->
         assert not drawn or 0 < float(row["sampled_test_accuracy_sd"]) < 0.5
 
 
-def test_masks_are_drawn_anew_at_every_step_in_every_network(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every layer, whatever the chunks: no draw of a step is that of another step, trial or round."""
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch) -> Look:
+    """Have a function see the scores that are trained, before each of their steps."""
     searches: list[TrainScores] = []
-    seen: list[torch.Tensor] = []  # by step: (networks, weights) of each layer
     make, step = TrainScores.__init__, MaskedTraining.masked_step
 
     def made(self: TrainScores, **given: Any) -> None:
         searches.append(self)
         make(self, **given)
 
-    def watched(self: MaskedTraining, *given: Any) -> torch.Tensor:
-        if searches and (scores := searches[-1].scores):
-            layers = [layer.draws for layer in scores._layers.values() if layer.draws is not None]
-            seen.extend(draws.flatten(1).clone() for draws in layers)
-        return step(self, *given)
+    def looking(see: Callable[[Any], None]) -> None:
+        def watched(self: MaskedTraining, *given: Any) -> torch.Tensor:
+            if searches and (scores := searches[-1].scores):
+                see(scores)
+            return step(self, *given)
 
-    monkeypatch.setattr(TrainScores, "__init__", made)
-    monkeypatch.setattr(MaskedTraining, "masked_step", watched)
+        monkeypatch.setattr(TrainScores, "__init__", made)
+        monkeypatch.setattr(MaskedTraining, "masked_step", watched)
+
+    return looking
+
+
+def test_masks_are_drawn_anew_at_every_step_in_every_network(launch: Launch, look: Look) -> None:
+    """In every layer, whatever the chunks: no draw of a step is that of another step, trial or round."""
+    seen: list[torch.Tensor] = []  # by step: (networks, weights) of each layer
+
+    def see(scores: Any) -> None:
+        layers = [layer.draws for layer in scores._layers.values() if layer.draws is not None]
+        seen.extend(draws.flatten(1).clone() for draws in layers)
+
+    look(see)
     launch("pruner=zhou_supermask", "control=none", "trials=2", "length=24it", "hardware.chunk=7")
     assert len(seen) == 24 * 3
     assert all(len(draws) == 2 * 2 for draws in seen)
@@ -436,25 +450,14 @@ def test_a_step_that_is_played_back_is_the_step(launch: Launch, pruner: str) -> 
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
-def test_the_density_falls_by_the_cubic_while_scores_train(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, allocation: str
-) -> None:
+def test_the_density_falls_by_the_cubic_while_scores_train(launch: Launch, look: Look, allocation: str) -> None:
     """From a half, as published, by Zhu & Gupta's eq. 1: the counts of every optimiser step, of two rounds at once."""
-    searches: list[TrainScores] = []
     seen: list[list[dict[str, int]]] = []
-    make, step = TrainScores.__init__, MaskedTraining.masked_step
-
-    def made(self: TrainScores, **given: Any) -> None:
-        searches.append(self)
-        make(self, **given)
-
-    def watched(self: MaskedTraining, *given: Any) -> torch.Tensor:
-        if searches and (scores := searches[-1].scores):
-            seen.append([{name: int(one.mask.sum()) for name, one in mine.items()} for mine in scores.found()])
-        return step(self, *given)
-
-    monkeypatch.setattr(TrainScores, "__init__", made)
-    monkeypatch.setattr(MaskedTraining, "masked_step", watched)
+    look(
+        lambda scores: seen.append(
+            [{name: int(one.mask.sum()) for name, one in mine.items()} for mine in scores.found()]
+        )
+    )
     fixed = ["pruner=multi_prize_gradual", "pruner.rate=0.6", "pruner.schedule.prunings=4", "pruner.schedule.end=0.5"]
     folder = launch(*fixed, f"allocation={allocation}", "control=none", "length=40it", "hardware.chunk=7")
     sizes = {name: mask.numel() for name, mask in tickets(folder)["trial-0/round-01"].masks.items()}
