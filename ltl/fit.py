@@ -25,7 +25,7 @@ from ltl.datasets.dataset import Dataset
 from ltl.errors import Diverged
 from ltl.experiment import Experiment, Job, Network, batched
 from ltl.masks import Tensors
-from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Row, rank
+from ltl.results import LAYER_COLUMNS, ROUND_COLUMNS, Key, Row, rank
 from ltl.rng import generator
 from ltl.tickets import Ticket, save
 from ltl.training.module import MaskedTraining, Streams
@@ -44,7 +44,7 @@ class _Run:
     layers: Table
     tracking: Tracking
     place: int  # optimiser steps of all its networks before the fit that is due
-    lost: dict[int, str] = field(default_factory=dict)  # by trial, why
+    lost: dict[Key, str] = field(default_factory=dict)  # why rows are missing that were trained for
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,12 @@ class _Fit:
         return self.job.timeline.steps() * len(self.networks)
 
     def left(self) -> "_Fit | None":
-        """Return the fit without the networks of trials that were lost; None if no other is left."""
-        networks = [(run, network) for run, network in self.networks if network.trial not in run.lost]
+        """Return the fit without the controls of tickets that were lost; None if nothing else is left."""
+        networks = [
+            (run, network)
+            for run, network in self.networks
+            if (network.trial, "ticket", 0, network.keys[0][-1]) not in run.lost
+        ]
         return replace(self, networks=networks) if networks else None
 
     def begun(self) -> bool:
@@ -81,7 +85,7 @@ class _Fit:
 def run(experiment: Experiment, progress: Callable[[int], RunProgress]) -> None:
     """Train everything that the run folder does not hold yet.
 
-    Diverged, when all else is done, if the loss of some trial was no finite number; Stopped when the time is up.
+    Diverged, when all else is done, if the loss of some network was no finite number; Stopped when the time is up.
     """
     [lost] = side_by_side([experiment], progress, None, time.monotonic())
     if lost:
@@ -94,7 +98,7 @@ def side_by_side(
     """Train everything that the run folders do not hold yet, of several as far as possible as one stack.
 
     Several differ in pruner, seeds, trials and controls only, and lie in the folder `sweep`, which gets their
-    checkpoints. Returns why trials of each were lost, "" where none was; Stopped when the time is up, which counts
+    checkpoints. Returns why rows of each were lost, "" where none was; Stopped when the time is up, which counts
     from `began` on the clock of `time.monotonic`.
     """
     deadline = began + experiments[0].hardware.stop_after
@@ -193,7 +197,7 @@ def _missing(networks: Sequence[tuple[_Run, Network]]) -> list[tuple[_Run, Netwo
 
 
 def _train(fit: _Fit, last_round: int, deadline: float, display: RunProgress) -> None:
-    """Train one fit, and note which trials were lost on the way."""
+    """Train one fit, and note which rows were lost on the way."""
     job, networks, runs = fit.job, fit.networks, fit.runs()
     experiment = runs[0].experiment
     recipe = job.scoring or experiment
@@ -264,7 +268,7 @@ def _train(fit: _Fit, last_round: int, deadline: float, display: RunProgress) ->
         fit.checkpoint.unlink(missing_ok=True)  # its rows are written, and no later round goes on from it
     for number, reason in record.lost.items():
         owner, network = networks[number]
-        owner.lost[network.trial] = reason
+        owner.lost |= {key: reason for key in network.keys if not owner.rows.has(key)}
     del trainer, module, record, shown
     gc.collect()  # trainer, module and callbacks hold one another: without this every fit's tensors stay
 

@@ -155,7 +155,7 @@ def train(cfg: DictConfig, folder: Path, console: Console) -> None:
 
 
 def _train(runs: "Sequence[_Run]", console: Console, sweep: Path | None, began: float) -> list[str]:
-    """Train what the folders of `runs` do not hold yet, and keep their status; return why trials of each were lost.
+    """Train what the folders of `runs` do not hold yet, and keep their status; return why rows of each were lost.
 
     Where a loss that is no number may have spread, they go on once more from the last checkpoint, each network apart.
     """

@@ -4,9 +4,11 @@ import hashlib
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +17,19 @@ import torch
 from conftest import TIME_COLUMNS, train_in
 from torch import nn
 
-from ltl import fit, resume
+from ltl import experiment, fit, resume
 from ltl.callbacks import PruneRewind, record
 from ltl.callbacks.checkpoint import CheckedCheckpointIO
 from ltl.errors import Diverged, Stopped
 from ltl.experiment import Experiment
-from ltl.masks import density, kept
+from ltl.masks import Tensors, density, kept
 from ltl.results import read_status, read_table
-from ltl.tickets import load
+from ltl.tickets import Ticket, load
 from ltl.training import module
+from ltl.training.controls import Control
 from ltl.training.module import MaskedTraining
+from ltl.training.search import Search
+from ltl.training.start import Start
 
 Launch = Callable[..., Path]
 
@@ -441,6 +446,56 @@ def test_a_trial_that_diverges_leaves_the_others_as_they_are(
     with pytest.raises(Diverged, match=r"trial 1"):  # a resume finds it again, and changes nothing
         launch(*fixed)
     assert rows(folder) == [row for row in rows(sound) if row["trial"] != "1"]
+
+
+@pytest.mark.parametrize("way", [("stack=in_turn",), ("stack=together", "stack_size=1")])
+def test_a_control_that_diverges_takes_no_other_with_it(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, way: tuple[str, ...]
+) -> None:
+    """Whichever control trains beside it or after it: one row is missing."""
+    fixed = (
+        "trials=2",
+        "control=[reinit]",
+        "control.reinit.draws=2",
+        "hardware.sparse_below=0",
+        *(f"hardware.{one}" for one in way),
+    )
+    sound = launch(*fixed, folder="sound")
+    make = experiment.control_start
+
+    def spoilt(ticket: Ticket, control: Control, *, turn: int, draw: int, **others: Any) -> Start:
+        start = make(ticket, control, turn=turn, draw=draw, **others)
+        if (ticket.metadata["trial"], turn, draw) == ("0", 1, 1):
+            start.theta["fc1.weight"].fill_(1e38)
+        return start
+
+    monkeypatch.setattr(experiment, "control_start", spoilt)
+    with pytest.raises(Diverged, match=r"round 1 \(reinit, trial 0\)"):
+        launch(*fixed)
+    missing = [row for row in rows(sound) if row not in rows(sound.with_name("run"))]
+    assert [(row["trial"], row["arm"], row["draw"], row["round"]) for row in missing] == [("0", "reinit", "1", "1")]
+
+
+@pytest.mark.parametrize("way", ["in_turn", "together"])
+def test_a_search_that_diverges_keeps_the_controls_of_its_finished_rounds(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Only what needs a ticket that there is not is missing, of that trial alone."""
+    fixed = ("trials=2", "control=[reinit]", f"hardware.stack={way}", "hardware.sparse_below=0")
+    sound = launch(*fixed, folder="sound")
+    go_on = Search.next_round
+
+    def spoilt(search: Search, trained: Tensors, **lengths: int) -> None:
+        go_on(search, trained, **lengths)
+        if search.seed == 1 and search.current.round == 2:
+            search.start = replace(
+                search.current, theta={**search.current.theta, "fc1.weight": trained["fc1.weight"] + 1e38}
+            )
+
+    monkeypatch.setattr(Search, "next_round", spoilt)
+    with pytest.raises(Diverged, match=r"round 2 \(ticket, trial 1\)"):
+        launch(*fixed)
+    assert rows(sound.with_name("run")) == [row for row in rows(sound) if (row["trial"], row["round"]) < ("1", "2")]
 
 
 @pytest.mark.parametrize("way", ["in_turn", "together"])
